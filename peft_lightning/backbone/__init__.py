@@ -1,0 +1,7 @@
+"""One wrapper for every Hugging Face model."""
+
+from peft_lightning.backbone.architectures import ARCHITECTURES, Architecture, Stack
+from peft_lightning.backbone.backbone import Backbone, Insertion, Layer, Site
+from peft_lightning.backbone.loading import load_tokenizer
+
+__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "Insertion", "Layer", "Site", "Stack", "load_tokenizer"]

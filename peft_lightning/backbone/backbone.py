@@ -1,0 +1,333 @@
+"""One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from peft_lightning.backbone.architectures import Stack, architecture
+from peft_lightning.backbone.attention import PREFIX_ATTENTION
+from peft_lightning.backbone.loading import load_pretrained, model_type
+from peft_lightning.backbone.slots import After, Instead, Prefixed, Slot, innermost
+from peft_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from peft_lightning.tasks import Task
+
+Role = Literal["method", "layer_norm"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named place in the model.
+
+    Args:
+        name: For example `query` or `ffn_output`.
+        path: Where its module stood when the model was loaded, from the task model.
+        layer: Number of its layer, counted from 0 at the input; None outside the layers.
+    """
+
+    name: str
+    path: str
+    layer: int | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the model: its number, its path from the task model, and its sites by name."""
+
+    index: int
+    path: str
+    sites: dict[str, Site] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """What was put in, where, and how it got there."""
+
+    site: Site
+    path: str
+    slot: Slot | Prefixed
+
+    @property
+    def module(self) -> nn.Module:
+        """The method's own module."""
+        return self.slot.inserted
+
+
+class Backbone(nn.Module):
+    """A pretrained task model, frozen but for its head, that methods adapt through named sites.
+
+    Args:
+        name: Hub id, local directory, or `embedded:minilm-l6`.
+        task: Chooses the model class and sizes the head.
+        revision: Branch, tag or commit on the Hub.
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
+
+    Attributes:
+        model: The transformers model.
+        head: Its parameters that the pretrained file does not hold, by name; trained by every method.
+        layers: Its layers, from input to output.
+        insertions: What methods inserted, in order.
+        roles: Pretrained parameters that were unfrozen, by their original names, and what as.
+        fingerprint: Identifies the pretrained weights, whatever the name they were loaded by.
+
+    Raises:
+        UserError: The name leads to no backbone, or its architecture is not in the table.
+    """
+
+    def __init__(self, name: str, task: "Task", revision: str | None = None, gradient_checkpointing: bool = False):
+        super().__init__()
+        self.name = name
+        self.revision = revision
+        self._task = task
+        self.architecture = architecture(model_type(name, revision))
+        self.model, fresh = load_pretrained(name, task, revision)
+        base = f"{self.model.base_model_prefix}."
+        self._pretrained_parameters = {
+            key: parameter
+            for key, parameter in self.model.named_parameters()
+            if key.startswith(base) and key not in fresh
+        }
+        known = {id(parameter) for parameter in self._pretrained_parameters.values()}
+        self.head = {name: p for name, p in self.model.named_parameters() if id(p) not in known}
+        self.fingerprint = _fingerprint(self._pretrained_parameters)
+        for parameter in self._pretrained_parameters.values():
+            parameter.requires_grad_(False)
+        self.layers = list(self._find_layers())
+        self._embeddings = dict(self._find_embeddings())
+        self.insertions: list[Insertion] = []
+        self.roles: dict[str, Role] = {}
+        self._own_attention = self.model.config._attn_implementation
+        self._pretrained_values: dict[str, Tensor] = {}
+        if gradient_checkpointing:
+            self.model.activation_checkpointing_enable()
+
+    # What there is
+
+    @property
+    def width(self) -> int:
+        """Hidden size d."""
+        return self.model.config.hidden_size
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.model.config.num_attention_heads
+
+    @property
+    def position_room(self) -> int:
+        """The number of tokens that the position table has room for."""
+        config = self.model.config
+        taken = config.pad_token_id + 1 if self.architecture.positions_start_after_padding else 0
+        return config.max_position_embeddings - taken
+
+    def sites(self, *names: str) -> list[Site]:
+        """All sites of these names, layer by layer.
+
+        Raises:
+            UserError: A name is not a site of this architecture.
+        """
+        for name in names:
+            if not any(name in layer.sites for layer in self.layers):
+                known = ", ".join(self.layers[0].sites)
+                raise UserError(f"A {self.model.config.model_type} layer has no site '{name}'; its sites are {known}.")
+        return [layer.sites[name] for layer in self.layers for name in names if name in layer.sites]
+
+    def embedding_site(self, name: str) -> Site:
+        """The site `name` outside the layers, for example `position_embeddings`.
+
+        Raises:
+            UserError: This model has no such site.
+        """
+        if name not in self._embeddings:
+            raise UserError(
+                f"This {self.model.config.model_type} model has no site '{name}' outside its layers; "
+                f"there are {', '.join(self._embeddings)}."
+            )
+        return self._embeddings[name]
+
+    def module_at(self, site: Site) -> nn.Module:
+        """The pretrained module at a site, behind anything that was inserted there."""
+        return innermost(self.model.get_submodule(self._present_path(site.path)))
+
+    @property
+    def layer_norms(self) -> list[nn.Module]:
+        """Every LayerNorm of the backbone: both of each layer, and those outside the layers."""
+        outside = [site for name, site in self._embeddings.items() if name.endswith("_norm")]
+        return [self.module_at(site) for site in [*outside, *self.sites("attention_norm", "ffn_norm")]]
+
+    @property
+    def pretrained(self) -> dict[str, nn.Parameter]:
+        """The pretrained parameters by their original names, whether frozen or not."""
+        return self._pretrained_parameters
+
+    # The three verbs, and the fourth: to train what is there
+
+    def insert_after(self, site: Site, module: nn.Module) -> None:
+        """From now on the site gives `module(output)`."""
+        self._insert(After, site, self._present_path(site.path), module)
+
+    def replace(self, site: Site, module: nn.Module) -> None:
+        """From now on the pretrained module at the site is called through `module(base, *inputs)`.
+
+        What was inserted after the site stays outside: adapters see the output of the replaced map, in whichever order
+        the two were put in.
+        """
+        path = self._present_path(site.path)
+        while isinstance(self.model.get_submodule(path), Slot):
+            path += ".base"
+        self._insert(Instead, site, path, module)
+
+    def prefix(self, site: Site, module: nn.Module) -> None:
+        """From now on the attention at the site `attention` also sees what `module(keys, values)` puts in front.
+
+        Raises:
+            UserError: Prefixes cannot be used on this architecture, or this attention has one already.
+        """
+        if self.architecture.prefix_obstacle:
+            raise UserError(
+                f"A {self.model.config.model_type} model cannot take prefixes: {self.architecture.prefix_obstacle}. "
+                "Choose a method without prefixes or another backbone."
+            )
+        path = self._present_path(site.path)
+        attention = self.model.get_submodule(path)
+        if hasattr(attention, "prefix"):
+            raise UserError(
+                f"The attention of layer {site.layer} has a prefix already; use one prefix method at a time."
+            )
+        slot = Prefixed(module).train(attention.training)
+        attention.add_module("prefix", slot)
+        self.insertions.append(Insertion(site, path, slot))
+        self._set_attention(PREFIX_ATTENTION)
+
+    def unfreeze(self, *modules: nn.Module, role: Role = "method") -> None:
+        """Trains the pretrained parameters of `modules`.
+
+        Args:
+            modules: Parts of the pretrained model.
+            role: `method` if this is what the method is about; `layer_norm` if LayerNorms are trained beside it, which
+                are counted apart and stay when layers are removed.
+        """
+        wanted = {id(parameter) for module in modules for parameter in module.parameters()}
+        for name, parameter in self._pretrained_parameters.items():
+            if id(parameter) in wanted:
+                parameter.requires_grad_(True)
+                self.roles[name] = role
+
+    # The way back
+
+    @contextmanager
+    def without(self, layers: Collection[int] | None = None, layer_norms: bool = False) -> Iterator[None]:
+        """Takes the adaptation out of some layers for as long as the context lasts; the head stays.
+
+        Inserted modules are switched off; trained parameters of the backbone have their pretrained values.
+
+        Args:
+            layers: Numbers of layers; None means everything, also outside the layers.
+            layer_norms: Whether LayerNorms that were trained beside the method go back as well (always if `layers` is
+                None).
+        """
+        switched = [i.slot for i in self.insertions if i.slot.enabled and (layers is None or i.site.layer in layers)]
+        restored = [
+            name
+            for name, role in self.roles.items()
+            if layers is None or ((role == "method" or layer_norms) and self._layer_of(name) in layers)
+        ]
+        with ExitStack() as undo:
+            for slot in switched:
+                slot.enabled = False
+                undo.callback(setattr, slot, "enabled", True)
+            for name in restored:
+                parameter = self._pretrained_parameters[name]
+                undo.callback(setattr, parameter, "data", parameter.data)
+                parameter.data = self._pretrained_value(name).to(parameter.device, parameter.dtype)
+            yield
+
+    def remove(self) -> None:
+        """Takes everything out for good: the modules, keys and values of the pretrained model; the head stays."""
+        for insertion in reversed(self.insertions):
+            if isinstance(insertion.slot, Prefixed):
+                del self.model.get_submodule(insertion.path).prefix
+            else:
+                self.model.set_submodule(insertion.path, insertion.slot.base, strict=True)
+        self.insertions.clear()
+        self._set_attention(self._own_attention)
+        for name in self.roles:
+            parameter = self._pretrained_parameters[name]
+            parameter.data = self._pretrained_value(name).to(parameter.device, parameter.dtype, copy=True)
+            parameter.requires_grad_(False)
+        self.roles.clear()
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """What the transformers model returns for `input_ids [batch, length]`, `attention_mask` and so on."""
+        return self.model(**inputs)
+
+    # How it is done
+
+    def _insert(self, kind: type[Slot], site: Site, path: str, module: nn.Module) -> None:
+        base = self.model.get_submodule(path)
+        slot = kind(base, module).train(base.training)
+        self.model.set_submodule(path, slot, strict=True)
+        self.insertions.append(Insertion(site, path, slot))
+
+    def _present_path(self, path: str) -> str:
+        """Where the module that was loaded at `path` is found now that slots stand before it."""
+        found: list[str] = []
+        module: nn.Module = self.model
+        for part in path.split("."):
+            while isinstance(module, Slot):
+                found.append("base")
+                module = module.base
+            found.append(part)
+            module = module.get_submodule(part)
+        return ".".join(found)
+
+    def _find_layers(self) -> Iterator[Layer]:
+        stacks = [(stack, path) for stack in self.architecture.stacks for path in self._layer_paths(stack)]
+        for index, (stack, path) in enumerate(stacks):
+            yield Layer(
+                index, path, {name: Site(name, f"{path}.{place}", index) for name, place in stack.sites.items()}
+            )
+
+    def _layer_paths(self, stack: Stack) -> Iterable[str]:
+        path = f"{self.model.base_model_prefix}.{stack.path}"
+        return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
+
+    def _find_embeddings(self) -> Iterator[tuple[str, Site]]:
+        modules = dict(self.model.named_modules())
+        for name, place in self.architecture.embeddings.items():
+            path = f"{self.model.base_model_prefix}.{place}"
+            if modules.get(path) is not None:
+                yield name, Site(name, path, None)
+
+    def _layer_of(self, name: str) -> int | None:
+        return next((layer.index for layer in self.layers if name.startswith(f"{layer.path}.")), None)
+
+    def _set_attention(self, implementation: str) -> None:
+        if self.model.config._attn_implementation != implementation:
+            self.model.set_attn_implementation(implementation)
+            if self.model.config._attn_implementation != implementation:
+                raise UserError(f"This {self.model.config.model_type} model cannot use attention '{implementation}'.")
+
+    def _pretrained_value(self, name: str) -> Tensor:
+        """A pretrained tensor, read again from the backbone's own files when it is first asked for."""
+        if name not in self._pretrained_values:
+            with torch.random.fork_rng(devices=[]):
+                model, _ = load_pretrained(self.name, self._task, self.revision)
+            loaded = dict(model.named_parameters())
+            self._pretrained_values = {known: loaded[known].detach() for known in self.roles}
+        return self._pretrained_values[name]
+
+
+def _fingerprint(parameters: dict[str, nn.Parameter]) -> str:
+    """Sixteen hexadecimal digits that change with the weights: names, shapes and the first 64 values of each tensor."""
+    digest = hashlib.sha256()
+    for name, parameter in parameters.items():
+        digest.update(f"{name}{tuple(parameter.shape)}".encode())
+        digest.update(parameter.detach().flatten()[:64].numpy().tobytes())
+    return digest.hexdigest()[:16]

