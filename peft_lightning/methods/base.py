@@ -1,0 +1,296 @@
+"""What all adaptation methods share: the steps, the optimizer, the trained state, the way back."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
+from torchmetrics import MeanMetric, MetricCollection
+from transformers import Pipeline, PreTrainedModel
+
+from peft_lightning.backbone import Backbone, load_tokenizer
+from peft_lightning.errors import UserError
+from peft_lightning.methods.adapter_file import write_adapter
+from peft_lightning.methods.optimization import Schedule, parameter_groups, warmup_and_decay
+from peft_lightning.methods.parameters import ParameterReport
+from peft_lightning.methods.trained_state import RECORD, check_identity, check_tensors, identity, trained_names
+from peft_lightning.tasks import Batch, build_task
+
+
+class AdaptationMethod(LightningModule):
+    """A pretrained backbone, a task, and one way to adapt the one to the other.
+
+    A method is a subclass that overrides `adapt`. Its constructor takes plain numbers, strings and lists, which it
+    finds again in `self.hparams`, and hands all other arguments on:
+
+        class Houlsby(AdaptationMethod):
+            def __init__(self, bottleneck: int = 64, **kwargs):
+                super().__init__(**kwargs)
+
+            def adapt(self, backbone):
+                for site in backbone.sites("attention_output", "ffn_output"):
+                    backbone.insert_after(site, Bottleneck(backbone.width, self.hparams.bottleneck))
+
+    Args:
+        backbone: Hub id, local directory, or `embedded:minilm-l6`.
+        revision: Branch, tag or commit of the backbone on the Hub.
+        task: What the DataModule's `task_description` says; set by the command line.
+        lr: Peak learning rate.
+        weight_decay: AdamW's weight decay; biases and LayerNorms have none.
+        betas: AdamW's two decay rates of the moments.
+        eps: AdamW's term that keeps the denominator from 0.
+        warmup: Fraction of all steps in which the learning rate rises from 0.
+        schedule: After the warm-up: `linear` or `cosine` decay to 0, or `constant`.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
+
+    Attributes:
+        backbone: The adapted `Backbone`.
+        task: The `Task`.
+        identity_tolerance: How far logits may lie from those of the bare backbone before the first step; None if the
+            method does not claim to start at the identity.
+    """
+
+    identity_tolerance: ClassVar[float | None] = None
+
+    def __init__(
+        self,
+        task: dict[str, Any],
+        backbone: str = "embedded:minilm-l6",
+        revision: str | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        warmup: float = 0.1,
+        schedule: Schedule = "linear",
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        # Called here, it finds the arguments of every subclass constructor on the way down as well.
+        self.save_hyperparameters()
+        if lr <= 0:
+            raise UserError(f"lr is {lr}; give a learning rate above 0.")
+        if weight_decay < 0:
+            raise UserError(f"weight_decay is {weight_decay}; give a value of at least 0.")
+        if not 0 <= warmup <= 1:
+            raise UserError(f"warmup is {warmup}; give a fraction of all steps, from 0 to 1.")
+        self.task = build_task(task)
+        self.backbone = Backbone(backbone, self.task, revision, gradient_checkpointing)
+        self.adapt(self.backbone)
+        self._check_declared()
+        self._trained = trained_names(self, [insertion.module for insertion in self.backbone.insertions])
+        # The frozen part is not in the file; `load_state_dict` checks the rest, so strictness would only be in the way.
+        self.strict_loading = False
+        self.val_metrics, self.test_metrics = self.task.metrics(), self.task.metrics()
+        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+
+    @property
+    def hparams(self) -> Any:
+        """The arguments of the constructor, as attributes."""
+        return super().hparams
+
+    def adapt(self, backbone: Backbone) -> None:
+        """Inserts into the frozen backbone, and unfreezes there, whatever the method trains.
+
+        Runs once, after the pretrained weights are loaded, so that loading re-initialises nothing.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to override adapt(backbone)")
+
+    # Steps
+
+    def forward(self, batch: Batch) -> Any:
+        """The output of the transformers model, with `logits`, for `input_ids [batch, length]` and its company."""
+        return self.backbone(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        loss = self.task.loss(self(batch), batch)
+        size = len(batch["labels"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts one batch for the `val/` metrics."""
+        self._evaluate("val", self.val_metrics, self.val_loss, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts one batch for the `test/` metrics."""
+        self._evaluate("test", self.test_metrics, self.test_loss, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+        """What the task reads from the output, one dict a row."""
+        return self.task.decode(self(batch))
+
+    def _evaluate(self, stage: str, metrics: MetricCollection, loss: MeanMetric, batch: Batch) -> None:
+        output = self(batch)
+        self.task.update(metrics, output, batch)
+        size = len(batch["labels"])
+        loss.update(self.task.loss(output, batch), weight=size)
+        named = {"loss": loss, **dict(metrics.items())}
+        self.log_dict({f"{stage}/{name}": metric for name, metric in named.items()}, batch_size=size)
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        """Checks that the longest input has room in the position table.
+
+        Raises:
+            UserError: It has not.
+        """
+        room = self.backbone.position_room - self.virtual_tokens
+        if self.task.max_length > room:
+            virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
+            raise UserError(
+                f"max_length is {self.task.max_length}, and backbone '{self.backbone.name}' has positions for {room} "
+                f"tokens{virtual}; give --data.max_length {room} or less."
+            )
+
+    @property
+    def virtual_tokens(self) -> int:
+        """The number of positions that the method takes away from the text."""
+        return 0
+
+    def on_fit_start(self) -> None:
+        """Switches dropout on, whatever was evaluated before: Lightning trains in the mode that it finds."""
+        self.train()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on the trained parameters, its learning rate set at every step."""
+        options = self.hparams
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self, options.weight_decay), lr=options.lr, betas=tuple(options.betas), eps=options.eps
+        )
+        total = self.trainer.estimated_stepping_batches
+        scheduler = warmup_and_decay(optimizer, options.schedule, options.warmup, total)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # What is trained, and its files
+
+    @property
+    def parameter_report(self) -> ParameterReport:
+        """The numbers of parameters: method, head, LayerNorm, trained, backbone."""
+        return ParameterReport.of(self.backbone)
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The trained tensors by name: all that tells this model from the pretrained one."""
+        return {name: tensor for name, tensor in self.state_dict().items() if name in self._trained}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps frozen tensors out of the file and notes where the trained ones come from."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in self._trained}
+        checkpoint[RECORD] = identity(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the file was made by this method, on this backbone, for these labels.
+
+        Raises:
+            UserError: It was not.
+        """
+        check_identity(checkpoint.get(RECORD), self, "The checkpoint")
+        theirs = checkpoint["hyper_parameters"]["task"].get("labels")
+        ours = self.hparams.task.get("labels")
+        if theirs != ours:
+            raise UserError(f"The checkpoint was trained for the labels {theirs}, and the data has {ours}.")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads trained tensors; the frozen rest stays as it was loaded from the backbone.
+
+        Raises:
+            UserError: A trained tensor is missing, has another shape, or one that is not trained here is given.
+        """
+        wanted = {name: tensor for name, tensor in self.state_dict().items() if name in self._trained}
+        check_tensors(state_dict, wanted, "The checkpoint", type(self).__name__)
+        super().load_state_dict(state_dict, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])
+
+    def save_adapter(self, directory: str | Path, overwrite: bool = False) -> Path:
+        """Writes `adapter.safetensors`, the trained tensors with the head, and `adapter_config.json`.
+
+        Raises:
+            UserError: The directory holds an adapter already and `overwrite` is false, or cannot be written.
+        """
+        config = {RECORD: identity(self), "hyper_parameters": dict(self.hparams)}
+        return write_adapter(Path(directory), self.trained_state(), config, overwrite)
+
+    # The way back, and out
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within this context the backbone computes what it computed when it was loaded; the head stays."""
+        with self.backbone.without():
+            yield
+
+    @contextmanager
+    def layers_removed(self, first: int, last: int, layer_norms: bool = False) -> Iterator[None]:
+        """Within this context the layers `first` to `last`, both included, are not adapted.
+
+        Args:
+            first: Number of the first layer, counted from 0 at the input.
+            last: Number of the last layer.
+            layer_norms: Whether LayerNorms that were trained beside the method are removed in these layers too.
+
+        Raises:
+            UserError: There is no such span of layers.
+        """
+        count = len(self.backbone.layers)
+        if not 0 <= first <= last < count:
+            raise UserError(f"There is no span of layers {first} to {last}; layers are numbered 0 to {count - 1}.")
+        with self.backbone.without(range(first, last + 1), layer_norms):
+            yield
+
+    def remove(self) -> PreTrainedModel:
+        """Takes the adaptation out of this object for good.
+
+        Returns:
+            The transformers model with the modules and weights it was loaded with, and the trained head.
+        """
+        self.backbone.remove()
+        return self.backbone.model
+
+    def merge(self) -> PreTrainedModel:
+        """Folds the adaptation into the backbone's own weights.
+
+        Returns:
+            A new transformers model without inserted modules that computes the same; this object stays as it is.
+
+        Raises:
+            UserError: The method is not a change of weights.
+        """
+        for insertion in self.backbone.insertions:
+            if not hasattr(insertion.module, "merge"):
+                reason = getattr(insertion.module, "cannot_merge", "its modules have no merge()")
+                raise UserError(f"{type(self).__name__} cannot be merged into the backbone: {reason}.")
+        merged = copy.deepcopy(self.backbone)
+        for insertion in merged.insertions:
+            insertion.module.merge(merged.module_at(insertion.site))  # type: ignore[operator]
+        merged.roles.clear()
+        merged.remove()
+        return merged.model.requires_grad_(True).eval()
+
+    def pipeline(self, device: str = "cpu") -> Pipeline:
+        """A transformers pipeline with the run's label names, which cuts texts where training cut them.
+
+        Args:
+            device: Where to compute, for example `cuda:0`; this object moves there.
+        """
+        tokenizer = load_tokenizer(self.backbone.name, self.backbone.revision)
+        return self.task.pipeline(self.eval().backbone.model, tokenizer, device)
+
+    def _check_declared(self) -> None:
+        """Refuses a method that trains what it did not declare: such tensors would be counted and removed wrongly."""
+        declared = {id(p) for insertion in self.backbone.insertions for p in insertion.module.parameters()}
+        declared |= {id(p) for p in self.backbone.head.values()}
+        declared |= {id(self.backbone.pretrained[name]) for name in self.backbone.roles}
+        stray = [name for name, p in self.named_parameters() if p.requires_grad and id(p) not in declared]
+        if stray:
+            raise TypeError(
+                f"{type(self).__name__}.adapt left {stray[0]} trainable without a verb of the backbone; "
+                "insert modules with insert_after, replace or prefix, and train pretrained weights with unfreeze."
+            )

@@ -1,0 +1,48 @@
+"""AdamW on what is trained, with warm-up and decay."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+
+from peft_lightning.errors import UserError
+
+Schedule = Literal["linear", "cosine", "constant"]
+_SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
+    """Two groups of the trained parameters of `module`: with weight decay, and biases and LayerNorms without."""
+    norms = {id(p) for part in module.modules() if isinstance(part, nn.LayerNorm) for p in part.parameters()}
+    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    plain = [p for name, p in trained if id(p) in norms or name.rpartition(".")[2] == "bias"]
+    exempt = {id(p) for p in plain}
+    decayed = [p for _, p in trained if id(p) not in exempt]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_and_decay(
+    optimizer: torch.optim.Optimizer, schedule: Schedule, warmup: float, total_steps: float
+) -> LRScheduler:
+    """The learning rate rises linearly from 0 for `warmup * total_steps` steps, then falls to 0 or stays.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        schedule: `linear` or `cosine` fall to 0 at the last step; `constant` stays.
+        warmup: Fraction of all steps.
+        total_steps: Number of optimizer steps of the whole run.
+
+    Raises:
+        UserError: The run has no end, so that nothing can be a fraction of it.
+    """
+    if total_steps == float("inf"):
+        raise UserError("The learning rate schedule needs an end: give --trainer.max_epochs or --trainer.max_steps.")
+    return get_scheduler(
+        _SCHEDULERS[schedule],
+        optimizer,
+        num_warmup_steps=round(warmup * total_steps),
+        num_training_steps=int(total_steps),
+    )

@@ -1,0 +1,58 @@
+"""P-Tuning v2 (Liu et al. 2022, arXiv:2110.07602; code: THUDM/P-tuning-v2).
+
+Trained keys and values `P_k, P_v [n, d]` in front of those of the text, in every layer: `K' = [P_k; K]`,
+`V' = [P_v; V]`, with the dropout of the backbone's hidden states on them. Trained with them: the head. Tokens of the
+text are at the positions n, n + 1, ..., as if the prefix stood in the sequence.
+
+Parameters: `2 n d L`.
+
+Where paper and official code differ: none is known of the formula. The code initialises with N(0, 1), which its own
+loading then overwrites with N(0, 0.02); the latter is the default here. On RoBERTa the official code classifies on a
+frozen pooler where this uses the model's own head.
+"""
+
+from typing import Any
+
+from peft_lightning.backbone import Backbone
+from peft_lightning.methods.base import AdaptationMethod
+from peft_lightning.modules import Prefix, ShiftedPositions
+
+
+class PTuningV2(AdaptationMethod):
+    """Deep prompts: a trained prefix in the attention of every layer.
+
+    Args:
+        prompt_length: Number n of virtual tokens; under 20 for simple classification, about 100 for hard sequence
+            labelling.
+        dropout: Probability with which an entry of the prefix is dropped in training.
+        init_std: Standard deviation of the initial prefix.
+        shift_positions: Whether the text is moved n positions on, as in the official code.
+        lr: Peak learning rate; the official scripts use 5e-3 to 6e-2.
+        kwargs: Arguments of `AdaptationMethod`.
+    """
+
+    def __init__(
+        self,
+        prompt_length: int = 20,
+        dropout: float = 0.1,
+        init_std: float = 0.02,
+        shift_positions: bool = True,
+        lr: float = 7e-3,
+        **kwargs: Any,
+    ):
+        super().__init__(lr=lr, **kwargs)
+
+    def adapt(self, backbone: Backbone) -> None:
+        """Gives every attention a prefix and moves the text behind it."""
+        options = self.hparams
+        head_size = backbone.width // backbone.heads
+        for site in backbone.sites("attention"):
+            prefix = Prefix(options.prompt_length, backbone.heads, head_size, options.init_std, options.dropout)
+            backbone.prefix(site, prefix)
+        if options.shift_positions:
+            backbone.replace(backbone.embedding_site("position_embeddings"), ShiftedPositions(options.prompt_length))
+
+    @property
+    def virtual_tokens(self) -> int:
+        """The positions that the shift takes."""
+        return self.hparams.prompt_length if self.hparams.shift_positions else 0

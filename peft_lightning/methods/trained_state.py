@@ -1,0 +1,96 @@
+"""The trained tensors of a method: which they are, and that a file holds exactly them."""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from peft_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from peft_lightning.methods.base import AdaptationMethod
+
+RECORD = "peft_lightning"
+FORMAT = 1
+
+
+def trained_names(module: nn.Module, inserted: Collection[nn.Module]) -> frozenset[str]:
+    """Names, in the state dict of `module`, of what training can change.
+
+    That is every trained parameter, under each of its names if it is shared, and every persistent buffer of the
+    inserted modules.
+    """
+    parameters = {name for name, p in module.named_parameters(remove_duplicate=False) if p.requires_grad}
+    buffers = {id(b) for part in inserted for b in part.buffers()}
+    persistent = module.state_dict(keep_vars=True)
+    return frozenset(parameters | {name for name, tensor in persistent.items() if id(tensor) in buffers})
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str, method: str) -> None:
+    """Checks that `found` holds every wanted tensor, in its shape, and no other.
+
+    Raises:
+        UserError: It does not; the message names the first tensors of each kind.
+    """
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(found.keys() - wanted.keys())
+    reshaped = [
+        f"{name} is {list(found[name].shape)} there and {list(wanted[name].shape)} here"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name].shape != wanted[name].shape
+    ]
+    faults = [
+        f"{kind} {_some(names)}"
+        for kind, names in (("missing:", missing), ("unexpected:", unexpected), ("other sizes:", reshaped))
+        if names
+    ]
+    if faults:
+        raise UserError(
+            f"{source} does not fit this {method}: {'; '.join(faults)}. Give the file of a run with the "
+            "same method and the same options."
+        )
+
+
+def identity(method: "AdaptationMethod") -> dict[str, Any]:
+    """What a file says of its origin, as plain values."""
+    return {
+        "format": FORMAT,
+        "method": f"{type(method).__module__}.{type(method).__qualname__}",
+        "backbone": method.backbone.name,
+        "backbone_fingerprint": method.backbone.fingerprint,
+    }
+
+
+def check_identity(record: Mapping[str, Any] | None, method: "AdaptationMethod", source: str) -> None:
+    """Checks that a file was made by the same method on the same pretrained weights.
+
+    Raises:
+        UserError: It was not, or is no file of this project.
+    """
+    if not record:
+        raise UserError(f"{source} was not written by peft_lightning; give a checkpoint of one of its runs.")
+    here = identity(method)
+    if record["format"] != FORMAT:
+        raise UserError(
+            f"{source} has format {record['format']} and this version of peft_lightning reads format {FORMAT}; "
+            "load it with the version that wrote it."
+        )
+    if record["method"] != here["method"]:
+        raise UserError(
+            f"{source} was trained by {_short(record['method'])}, not by {_short(here['method'])}; choose the "
+            "method of the file or another file."
+        )
+    if record["backbone_fingerprint"] != here["backbone_fingerprint"]:
+        raise UserError(
+            f"{source} was trained on other pretrained weights (backbone '{record['backbone']}') than those of "
+            f"backbone '{here['backbone']}'; give the backbone and revision that it was trained on."
+        )
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _short(class_path: str) -> str:
+    return class_path.rpartition(".")[2]

@@ -1,0 +1,29 @@
+"""What benchmarks ask: head, loss, metrics and decoding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft_lightning.errors import UserError
+from peft_lightning.tasks.base import Batch, Task
+from peft_lightning.tasks.classification import Classification
+
+TASKS: dict[str, type[Task]] = {"classification": Classification}
+
+
+def build_task(description: Mapping[str, Any]) -> Task:
+    """The task that a DataModule describes.
+
+    Args:
+        description: `type`, a key of `TASKS`, and the arguments of that class.
+
+    Raises:
+        UserError: There is no task of this type.
+    """
+    options = dict(description)
+    kind = options.pop("type", None)
+    if kind not in TASKS:
+        raise UserError(f"There is no task '{kind}'; the tasks are {', '.join(TASKS)}.")
+    return TASKS[kind](**options)
+
+
+__all__ = ["TASKS", "Batch", "Classification", "Task", "build_task"]

@@ -1,0 +1,57 @@
+"""What every task answers: which model, which loss, which metrics, how to read the output."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torchmetrics import MetricCollection
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+
+Batch = dict[str, Tensor]
+
+
+class Task(ABC):
+    """What a benchmark asks of a model.
+
+    A DataModule describes its task as a plain dict, `build_task` makes the task of it, and the dict travels with every
+    checkpoint.
+
+    Args:
+        max_length: Number of tokens after which inputs are cut.
+        monitor: Name of the metric that chooses the best checkpoint, for example `accuracy`.
+        mode: `max` if more of it is better, else `min`.
+
+    Attributes:
+        auto_model: The transformers class whose `from_pretrained` builds the model.
+    """
+
+    auto_model: ClassVar[Any]
+
+    def __init__(self, max_length: int, monitor: str, mode: str):
+        self.max_length = max_length
+        self.monitor = monitor
+        self.mode = mode
+
+    @abstractmethod
+    def model_options(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`, for example the number of labels."""
+
+    @abstractmethod
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """The training loss, a scalar: the mean over the examples of the batch."""
+
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Fresh metrics; a method keeps one set a stage."""
+
+    @abstractmethod
+    def update(self, metrics: MetricCollection, output: Any, batch: Batch) -> None:
+        """Adds one batch to the metrics."""
+
+    @abstractmethod
+    def decode(self, output: Any) -> list[dict[str, Any]]:
+        """One plain dict a row of the batch: what the model predicts."""
+
+    @abstractmethod
+    def pipeline(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> Pipeline:
+        """A transformers pipeline that cuts inputs where training cut them."""
