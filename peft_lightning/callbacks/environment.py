@@ -1,0 +1,68 @@
+"""Where and with what a run was made."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import peft_lightning
+
+PACKAGES = (
+    "peft_lightning",
+    "torch",
+    "lightning",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "torchmetrics",
+    "jsonargparse",
+    "numpy",
+)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, hardware, the command and the state of the source tree, as plain values."""
+    accelerators = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerators": accelerators,
+        "cuda": torch.version.cuda,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git_state(),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit and uncommitted files of the tree that the package is imported from; None outside a git tree."""
+    source = Path(peft_lightning.__file__).parent
+    try:
+        commit = _git(source, "rev-parse", "HEAD").strip()
+        changed = _git(source, "status", "--porcelain").splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": _git(source, "diff", "HEAD")}
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(directory), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout

@@ -1,0 +1,77 @@
+"""The logger behind `metrics.csv`: one row a step that was logged, kept over restarts."""
+
+import csv
+import io
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from peft_lightning.runs.directory import RunDirectory, write_text
+
+
+class MetricsFile(Logger):
+    """Writes `metrics.csv` with the columns `epoch`, `step` and one a metric.
+
+    Lightning's own CSV logger deletes the file that an earlier start of the run has written; this one goes on behind
+    the step from which the run is resumed.
+
+    Args:
+        run: Where to write.
+    """
+
+    def __init__(self, run: RunDirectory):
+        super().__init__()
+        self.run = run
+        self.rows: list[dict[str, Any]] = []
+        self._read = False
+
+    @property
+    def name(self) -> str:
+        """The name that Lightning asks for."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """The version that Lightning asks for."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Hyper-parameters are in `config.yaml`."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds the metrics of one step; those of the same step share a row."""
+        step = step or 0
+        if not self._read:
+            self.rows = [row for row in self._earlier_rows() if int(row["step"]) < step]
+            self._read = True
+        if self.rows and int(self.rows[-1]["step"]) == step:
+            self.rows[-1] |= metrics
+        else:
+            self.rows.append({"step": step, **metrics})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes all rows."""
+        if self.rows:
+            names = {name for row in self.rows for name in row} - {"epoch", "step"}
+            text = io.StringIO()
+            writer = csv.DictWriter(text, ["epoch", "step", *sorted(names)], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_text(self.run.metrics, text.getvalue())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes all rows at the end of training."""
+        self.save()
+
+    def _earlier_rows(self) -> list[dict[str, Any]]:
+        if not self.run.metrics.is_file():
+            return []
+        with self.run.metrics.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))

@@ -1,0 +1,371 @@
+"""The conformance suite: what every adaptation method must do, ours or yours.
+
+In a test file of your own:
+
+    @pytest.mark.parametrize("model_type", MODEL_TYPES)
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_my_method(check, model_type, tmp_path):
+        check(Case(MyMethod, save_tiny_backbone(model_type, tmp_path / model_type), tmp_path))
+
+Each check builds the method on a tiny backbone that was saved and is loaded again, and raises an AssertionError that
+says what went wrong.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+
+from peft_lightning.backbone import Backbone, load_tokenizer
+from peft_lightning.errors import UserError
+from peft_lightning.methods import AdaptationMethod, load_adapter, load_checkpoint
+from peft_lightning.tasks import Batch, build_task
+
+TASK = {"type": "classification", "labels": ["bad", "good", "dull"], "max_length": 16}
+TEXTS = ("a good film", "the worst plot ever", "it is not a bad story but it is too like the movie", "dull")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method on a backbone.
+
+    Args:
+        method: The class.
+        backbone: Directory of a tiny backbone.
+        directory: Where checks may write.
+        options: Arguments of the method.
+        count: The formula for the number of trained parameters that are neither the head's nor those of LayerNorms
+            beside the method; None leaves that check out.
+    """
+
+    method: type[AdaptationMethod]
+    backbone: Path
+    directory: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    count: Callable[[Backbone], int] | None = None
+
+    def build(self, seed: int = 0, **options: Any) -> AdaptationMethod:
+        """The method in evaluation mode; the seed draws head and inserted modules."""
+        seed_everything(seed, verbose=False)
+        training = {"lr": 1e-2, "warmup": 0.0, "weight_decay": 0.0}
+        return self.method(backbone=str(self.backbone), task=TASK, **training | dict(self.options) | options).eval()
+
+    def trained(self, seed: int = 0) -> AdaptationMethod:
+        """The method with all that it trains drawn at random, far from where it starts."""
+        method = self.build(seed)
+        with torch.no_grad():
+            for parameter in method.parameters():
+                if parameter.requires_grad:
+                    # Around 1 where it was around 1, as LayerNorm weights are: around 0 they would blot out the input.
+                    parameter.copy_(torch.randn_like(parameter) * 0.3 + (parameter.mean() > 0.5))
+        return method
+
+    def batch(self) -> Batch:
+        """Four texts of different lengths, padded, with labels."""
+        tokenizer = load_tokenizer(str(self.backbone))
+        return {**tokenizer(list(TEXTS), padding=True, return_tensors="pt"), "labels": torch.tensor([1, 0, 0, 2])}
+
+
+def dropout_is_on_in_training(case: Case) -> None:
+    """Every dropout of backbone and method is in training mode inside `fit`, even after an evaluation."""
+    modes: dict[str, bool] = {}
+
+    class Watch(Callback):
+        def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+            modes.update({n: m.training for n, m in pl_module.named_modules() if isinstance(m, nn.Dropout)})
+
+    method = case.build()
+    _fit(method, case, steps=1, callbacks=[Watch()])
+    _check(bool(modes), "the model has no dropout module to look at")
+    _check(all(modes.values()), f"dropout is off in training: {[name for name, on in modes.items() if not on]}")
+
+
+def only_declared_parameters_train(case: Case) -> None:
+    """After three steps every declared tensor has moved, each has had a gradient, and nothing else has changed."""
+    method = case.build()
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    gradients: dict[str, bool] = {}
+
+    class Watch(Callback):
+        def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.global_step < 2:
+                for name, parameter in pl_module.named_parameters():
+                    if parameter.grad is not None and parameter.grad.count_nonzero():
+                        gradients[name] = True
+
+    _fit(method, case, steps=3, callbacks=[Watch()])
+    trained = method.trained_state()
+    for name, tensor in method.state_dict().items():
+        moved = not torch.equal(tensor, before[name])
+        _check(moved == (name in trained), f"{name} {'has changed' if moved else 'has not changed'} in training")
+    silent = [name for name, p in method.named_parameters() if p.requires_grad and name not in gradients]
+    _check(not silent, f"no gradient by the second step: {silent}")
+
+
+def output_is_independent_of_padding(case: Case) -> None:
+    """A row's logits do not change when the batch is padded further, or when the row is alone."""
+    method, batch = case.trained(), case.batch()
+    tokenizer = load_tokenizer(str(case.backbone))
+    longer = tokenizer(list(TEXTS), padding="max_length", max_length=30, return_tensors="pt")
+    alone = [tokenizer([text], return_tensors="pt") for text in TEXTS]
+    logits = _logits(method, batch)
+    _check_close(_logits(method, dict(longer)), logits, 1e-4, "more padding changes the logits")
+    _check_close(torch.cat([_logits(method, dict(row)) for row in alone]), logits, 1e-4, "other rows change the logits")
+
+
+def starts_at_the_identity_if_it_says_so(case: Case) -> None:
+    """Before training the logits are those of the bare backbone, within `identity_tolerance`."""
+    tolerance = case.method.identity_tolerance
+    if tolerance is not None:
+        method, batch = case.build(), case.batch()
+        with method.disabled():
+            bare = _logits(method, batch)
+        _check_close(_logits(method, batch), bare, tolerance, "the untrained method changes the logits")
+
+
+def trained_method_changes_the_output(case: Case) -> None:
+    """With weights that are not small the logits differ from those of the bare backbone, or nothing was adapted."""
+    method, batch = case.trained(), case.batch()
+    if method.parameter_report.method:
+        with method.disabled():
+            bare = _logits(method, batch)
+        _check(float((_logits(method, batch) - bare).abs().max()) > 1e-2, "the trained method changes nothing")
+
+
+def files_give_the_model_back(case: Case) -> None:
+    """Checkpoint and adapter hold exactly what was trained, and give bit-equal logits on a differently seeded head."""
+    method, batch = case.trained(), case.batch()
+    logits = _logits(method, batch)
+    checkpoint, adapter = (
+        _save_checkpoint(method, case),
+        method.save_adapter(case.directory / "adapter", overwrite=True),
+    )
+    held = torch.load(checkpoint, weights_only=True)["state_dict"]
+    _check(held.keys() == method.trained_state().keys(), "the checkpoint holds more or less than what was trained")
+    torch.manual_seed(1)
+    for source, loaded in (("checkpoint", load_checkpoint(checkpoint)), ("adapter", load_adapter(adapter))):
+        _check(type(loaded) is case.method, f"the {source} gives back a {type(loaded).__name__}")
+        _check(torch.equal(_logits(loaded, batch), logits), f"the {source} gives other logits")
+
+
+def wrong_files_are_refused(case: Case) -> None:
+    """A tensor that is missing, unknown or of another shape is named."""
+    method = case.trained()
+    state = method.trained_state()
+    name, tensor = next(iter(state.items()))
+    for fault, wrong in (
+        ("missing", {key: value for key, value in state.items() if key != name}),
+        ("unexpected", state | {f"{name}.copy": tensor}),
+        ("other sizes", state | {name: torch.cat([tensor, tensor])}),
+    ):
+        message = _refusal(method, wrong)
+        _check(
+            fault in message and name in message,
+            f"a state dict with a tensor {fault} is not refused by name: {message}",
+        )
+
+
+def disabling_is_exact_and_temporary(case: Case) -> None:
+    """Disabled, the backbone is bit for bit the pretrained one; afterwards the method is as before, even on errors."""
+    method, batch = case.trained(), case.batch()
+    before = _logits(method, batch)
+    with method.disabled():
+        _check(
+            torch.equal(_hidden(method.backbone.model, batch), _hidden(_pretrained(case), batch)), "disabled differs"
+        )
+    _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself")
+    with suppress(KeyError), method.disabled():
+        raise KeyError
+    _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself after an error")
+
+
+def layers_can_be_removed(case: Case) -> None:
+    """Each layer can be taken out by itself, exactly and for a time; layers are not confused with one another."""
+    method, batch = case.trained(), case.batch()
+    before, last = _logits(method, batch), len(method.backbone.layers) - 1
+    state = copy.deepcopy(method.state_dict())
+    outputs = []
+    for layer in range(last + 1):
+        with method.layers_removed(layer, layer, layer_norms=True):
+            outputs.append(_logits(method, batch))
+        _check(torch.equal(_logits(method, batch), before), f"removing layer {layer} does not undo itself")
+    adapted = {i.site.layer for i in method.backbone.insertions} | {
+        layer.index for layer in method.backbone.layers for name in method.backbone.roles if name.startswith(layer.path)
+    }
+    for layer, output in enumerate(outputs):
+        changed = not torch.equal(output, before)
+        _check(
+            changed == (layer in adapted), f"removing layer {layer} {'changes' if changed else 'does not change'} it"
+        )
+    for first in range(last):
+        same = first in adapted and torch.equal(outputs[first], outputs[last])
+        _check(not same, f"removing layer {first} does the same as removing layer {last}")
+    _check(
+        all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()), "weights have changed"
+    )
+
+
+def removing_gives_the_original_back(case: Case) -> None:
+    """`remove` leaves the modules, keys and values of the pretrained model, and the trained head."""
+    method, batch = case.trained(), case.batch()
+    head = list(method.backbone.head)
+    state = {name: tensor.clone() for name, tensor in method.backbone.model.state_dict().items() if name in head}
+    model, pretrained = method.remove(), _pretrained(case)
+    _check(model.state_dict().keys() == pretrained.state_dict().keys(), "the removed model has other keys")
+    for name, tensor in model.state_dict().items():
+        _check(torch.equal(tensor, state.get(name, pretrained.state_dict()[name])), f"{name} is not what it was")
+    _check(torch.equal(_hidden(model, batch), _hidden(pretrained, batch)), "the removed model computes something else")
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    _check(sorted(names) == sorted(head), f"still trainable after removal: {sorted(set(names) - set(head))}")
+
+
+def merging_is_exact_or_refused(case: Case) -> None:
+    """`merge` gives a plain model with the same logits and leaves the method alone, or says why it cannot."""
+    method, batch = case.trained(), case.batch()
+    logits = _logits(method, batch)
+    try:
+        merged = method.merge()
+    except UserError as refusal:
+        _check("cannot be merged" in str(refusal), f"merge is refused without a reason: {refusal}")
+        return
+    _check(merged.state_dict().keys() == _pretrained(case).state_dict().keys(), "the merged model has other keys")
+    with torch.no_grad():
+        output = merged.eval()(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
+    _check_close(output, logits, 1e-4, "the merged model gives other logits")
+    _check(torch.equal(_logits(method, batch), logits), "merging has changed the method")
+
+
+def parameter_report_is_right(case: Case) -> None:
+    """The report adds up, agrees with `requires_grad`, and with the formula of the case."""
+    method = case.build()
+    report = method.parameter_report
+    _check(report.trained == report.method + report.head + report.layer_norm, f"the report does not add up: {report}")
+    trainable = sum(p.numel() for p in set(method.parameters()) if p.requires_grad)
+    _check(report.trained == trainable, f"{trainable} parameters are trainable, reported are {report.trained}")
+    pretrained = _pretrained(case).base_model
+    _check(report.backbone == sum(p.numel() for p in pretrained.parameters()) - _fresh(case, method), "backbone's size")
+    if case.count is not None:
+        formula = case.count(method.backbone)
+        _check(report.method == formula, f"the method trains {report.method} parameters, the formula says {formula}")
+
+
+def gradient_checkpointing_changes_nothing(case: Case) -> None:
+    """With and without gradient checkpointing, and without dropout, all gradients are equal."""
+    gradients = []
+    for checkpointing in (False, True):
+        method = case.build(gradient_checkpointing=checkpointing).train()
+        for module in method.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        _check(method.backbone.model.is_gradient_checkpointing == checkpointing, "the option does not switch it on")
+        batch = case.batch()
+        method.task.loss(method(batch), batch).backward()
+        gradients.append({name: p.grad for name, p in method.named_parameters() if p.requires_grad})
+    plain, recomputed = gradients
+    for name, gradient in plain.items():
+        other = recomputed[name]
+        _check((gradient is None) == (other is None), f"{name}: a gradient only without or only with checkpointing")
+        if gradient is not None and other is not None:
+            _check_close(other, gradient, 1e-5, f"{name}: another gradient under checkpointing")
+
+
+def options_are_plain_values(case: Case) -> None:
+    """The saved options are numbers, strings and lists, and build the same method again."""
+    method = case.build()
+    options = json.loads(json.dumps(dict(method.hparams)))
+    again = case.method(**options)
+    _check(again.trained_state().keys() == method.trained_state().keys(), "the saved options build another method")
+    given = dict(case.options)
+    _check(
+        all(options[name] == json.loads(json.dumps(value)) for name, value in given.items()), "an option is not saved"
+    )
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    dropout_is_on_in_training,
+    only_declared_parameters_train,
+    output_is_independent_of_padding,
+    starts_at_the_identity_if_it_says_so,
+    trained_method_changes_the_output,
+    files_give_the_model_back,
+    wrong_files_are_refused,
+    disabling_is_exact_and_temporary,
+    layers_can_be_removed,
+    removing_gives_the_original_back,
+    merging_is_exact_or_refused,
+    parameter_report_is_right,
+    gradient_checkpointing_changes_nothing,
+    options_are_plain_values,
+)
+
+
+def _fit(method: AdaptationMethod, case: Case, steps: int, callbacks: list[Callback]) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=case.directory,
+    )
+    batches: Any = [case.batch()] * steps
+    trainer.fit(method, DataLoader(batches, batch_size=None))
+    return trainer
+
+
+def _save_checkpoint(method: AdaptationMethod, case: Case) -> Path:
+    path = case.directory / "method.ckpt"
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=case.directory)
+    trainer.strategy.connect(method)
+    trainer.save_checkpoint(path, weights_only=True)
+    return path
+
+
+def _logits(method: AdaptationMethod, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        return method(batch).logits
+
+
+def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+    with torch.no_grad():
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        return model.base_model(**inputs).last_hidden_state
+
+
+def _pretrained(case: Case) -> PreTrainedModel:
+    return Backbone(str(case.backbone), build_task(TASK)).model.eval()
+
+
+def _fresh(case: Case, method: AdaptationMethod) -> int:
+    """Parameters of the base model that its file lacks, which count as head."""
+    prefix = f"{method.backbone.model.base_model_prefix}."
+    return sum(p.numel() for name, p in method.backbone.head.items() if name.startswith(prefix))
+
+
+def _refusal(method: AdaptationMethod, state: Mapping[str, Tensor]) -> str:
+    try:
+        method.load_state_dict(state)
+    except UserError as error:
+        return str(error)
+    return "it is accepted"
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def _check_close(found: Tensor, wanted: Tensor, tolerance: float, message: str) -> None:
+    distance = float((found - wanted).abs().max())
+    _check(distance <= tolerance, f"{message}: they differ by {distance:.1e}")
