@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, DefaultHelpFormatter
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -22,7 +22,7 @@ from peft_lightning.complaints import complaint
 from peft_lightning.data import TextDataModule
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
-from peft_lightning.runs import RunDirectory, default_run_directory, predict_file, print_summary
+from peft_lightning.runs import RunDirectory, comparison_table, default_run_directory, predict_file, print_summary
 
 DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
 
@@ -30,13 +30,17 @@ On a finished run directory RUN:
   peft-lightning test RUN                               evaluate its best checkpoint on the test split
   peft-lightning validate RUN                           the same on the validation split
   peft-lightning predict RUN --input FILE --output FILE label the texts of a file
-  peft-lightning summary RUN                            print metrics, parameters and costs
+  peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
 """
 RUN_VERBS = ("validate", "test", "predict", "summary")
 
 
 class FinishedError(Exception):
     """The run that `fit` was asked for is done already."""
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description as they are written."""
 
 
 class CLI(LightningCLI):
@@ -59,7 +63,7 @@ class CLI(LightningCLI):
                 # The DataModules share examples among devices themselves, each example once.
                 "use_distributed_sampler": False,
             },
-            parser_kwargs={"description": DESCRIPTION, "exit_on_error": False}
+            parser_kwargs={"description": DESCRIPTION, "exit_on_error": False, "formatter_class": HelpFormatter}
             | {verb: {"exit_on_error": False} for verb in self.subcommands()},
             args=args,
         )
@@ -90,7 +94,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Finds the run directory, and refuses one that holds another run before anything is loaded."""
         config = self.config[self.subcommand]
-        options = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        options = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_unset=False))
         self.run = RunDirectory(config.run_dir or default_run_directory(options))
         config.run_dir = str(self.run.path)
         self.save_config_kwargs = {"run": self.run}
@@ -185,7 +189,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The command line without the program's name; by default that of the process.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
     # The console script, unlike `python -m`, does not look for users' own methods in the working directory.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -203,11 +207,17 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    verb, rest = (arguments[0], arguments[1:]) if arguments else (None, [])
+    verb, *rest = arguments
     if verb == "summary":
-        parser = argparse.ArgumentParser("peft-lightning summary", description="Print the result of a run.")
-        parser.add_argument("run", metavar="RUN", help="run directory")
-        print_summary(RunDirectory.existing(parser.parse_args(rest).run))
+        parser = argparse.ArgumentParser(
+            "peft-lightning summary", description="Print the result of a run, or compare several."
+        )
+        parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; several give a table")
+        runs = [RunDirectory.existing(path) for path in parser.parse_args(rest).runs]
+        if len(runs) == 1:
+            print_summary(runs[0])
+        else:
+            print(comparison_table(runs))
     elif verb == "predict" and any(argument.split("=")[0] == "--input" for argument in rest):
         _predict_file(rest)
     elif verb in RUN_VERBS and rest and not rest[0].startswith("-"):
@@ -248,6 +258,7 @@ def _quiet_advice() -> None:
     for message in (
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*custom batch sampler `EvaluationBatches`.*",
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -36,7 +36,7 @@ class RunRecorder(SaveConfigCallback):
         """Called by Lightning on one process, once data and model are ready and before anything is trained."""
         if stage == "fit":
             if not self.run.config.is_file():
-                write_text(self.run.config, self.parser.dump(self.config, skip_none=False))
+                write_text(self.run.config, self.parser.dump(self.config, skip_unset=False))
             datamodule = getattr(trainer, "datamodule", None)
             sizes = getattr(datamodule, "sizes", {})
             write_json(self.run.environment, describe_environment() | {"examples": sizes})
@@ -52,6 +52,7 @@ class RunRecorder(SaveConfigCallback):
             "method": type(pl_module).__name__,
             "backbone": pl_module.backbone.name,
             "seed": self.config.seed_everything,
+            "monitor": pl_module.task.monitor,
             "parameters": pl_module.parameter_report.as_dict(),
         }
         if trainer.is_global_zero:

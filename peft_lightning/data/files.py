@@ -1,13 +1,12 @@
 """Tables from files and from the Hub, with every fault named."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetGenerationError
 
 from peft_lightning.errors import UserError
 
@@ -38,13 +37,21 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         raise UserError(f"{path} is of no known format; give a file ending in {', '.join(FORMATS)}.")
     if not path.is_file():
         raise UserError(f"File {path} does not exist; give the path of a file that does.")
-    if path.stat().st_size:
-        with _named_errors(str(path)):
-            options = _csv_options(path, column_names) if FORMATS[path.suffix] == "csv" else {}
-            table = load_dataset(FORMATS[path.suffix], data_files=str(path), split="train", **options)
-        if len(table):
-            return table
-    raise UserError(f"File {path} is empty; give a file with at least one row.")
+    empty = UserError(f"File {path} is empty; give a file with at least one row.")
+    if not path.stat().st_size:
+        raise empty
+    try:
+        options = _csv_options(path, column_names) if FORMATS[path.suffix] == "csv" else {}
+        builder = load_dataset_builder(FORMATS[path.suffix], data_files=str(path), **options)
+        builder.download_and_prepare()
+        if not builder.info.splits["train"].num_examples:
+            raise empty
+        return builder.as_dataset(split="train")
+    except UserError:
+        raise
+    except Exception as error:
+        reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        raise UserError(f"File {path} cannot be read: {_first_line(reason)}") from error
 
 
 def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
@@ -61,8 +68,13 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         files = split_files(directory)
         if files:
             return {split: read_file(path) for split, path in files.items()}
-    with _named_errors(source):
+    try:
         loaded = load_dataset(source, revision=revision)
+    except Exception as error:
+        raise UserError(
+            f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
+            "split, or a Hub id that is reachable or cached."
+        ) from error
     assert isinstance(loaded, DatasetDict)
     return dict(loaded)
 
@@ -143,20 +155,6 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
     features = Features({name: Value("string") for name in names})
     header = {"column_names": names, "header": None} if column_names else {}
     return {"delimiter": delimiter, "features": features, "keep_default_na": False, **header}
-
-
-@contextmanager
-def _named_errors(source: str) -> Iterator[None]:
-    try:
-        yield
-    except DatasetGenerationError as error:
-        cause = error.__cause__ or error
-        raise UserError(f"{source} cannot be read: {_first_line(cause)}") from error
-    except (DatasetNotFoundError, ConnectionError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
-            "split, or a Hub id that is reachable or cached."
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:

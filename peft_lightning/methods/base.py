@@ -48,13 +48,9 @@ class AdaptationMethod(LightningModule):
         schedule: After the warm-up: `linear` or `cosine` decay to 0, or `constant`.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, more time.
 
-    Attributes:
-        backbone: The adapted `Backbone`.
-        task: The `Task`.
-        identity_tolerance: How far logits may lie from those of the bare backbone before the first step; None if the
-            method does not claim to start at the identity.
     """
 
+    # How far logits may lie from those of the bare backbone before the first step; None claims nothing.
     identity_tolerance: ClassVar[float | None] = None
 
     def __init__(

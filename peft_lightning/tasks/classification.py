@@ -11,7 +11,6 @@ from torchmetrics.classification import (
     BinaryF1Score,
     MulticlassAccuracy,
     MulticlassF1Score,
-    MulticlassMatthewsCorrCoef,
 )
 from transformers import (
     AutoModelForSequenceClassification,
@@ -22,6 +21,7 @@ from transformers import (
 
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
+from peft_lightning.tasks.metrics import Matthews
 
 
 class Classification(Task):
@@ -67,7 +67,7 @@ class Classification(Task):
             {
                 "accuracy": MulticlassAccuracy(count, average="micro"),
                 "f1": BinaryF1Score() if count == 2 else MulticlassF1Score(count, average="macro"),
-                "matthews": MulticlassMatthewsCorrCoef(count),
+                "matthews": Matthews(count),
             },
             # Lightning computes and resets each metric by itself.
             compute_groups=False,

