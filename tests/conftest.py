@@ -7,10 +7,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="peft_lightning_tests_")
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
-import csv
-import random
-
 import pytest
+from small_files import write_reviews
 
 from peft_lightning.cli import main
 from peft_lightning.testing import save_tiny_backbone
@@ -27,24 +25,6 @@ def tiny(tmp_path_factory):
         return made[model_type]
 
     return backbone
-
-
-OPINIONS = {"bad": ["dull", "worst", "little", "bad"], "good": ["great", "best", "warm", "good"]}
-
-
-def write_reviews(path, count, seed=0):
-    """A CSV file whose labels follow from the words."""
-    draw = random.Random(seed)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label"])
-        for number in range(count):
-            label = ("bad", "good")[number % 2]
-            words = draw.choices(["a", "film", "story", "the", "it", "is", "plot"], k=draw.randint(1, 4))
-            words += draw.choices(OPINIONS[label], k=draw.randint(2, 4))
-            draw.shuffle(words)
-            writer.writerow([" ".join(words), label])
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
+from small_files import write_reviews
 
+from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
 from peft_lightning.testing import save_tiny_backbone
-from tests.conftest import write_reviews
 
 
 @pytest.fixture
@@ -46,14 +47,29 @@ def nothing_was_trained(run):
         ({"data.rows": 8}, 2, ["TextClassification has no option 'rows'", "text_column"]),
         ({"model.bottleneck": "many"}, 2, ["--model.bottleneck of Houlsby", "expected int", "'many'"]),
         ({"model.schedule": "wild"}, 2, ["--model.schedule", "'linear', 'cosine', 'constant'", "'wild'"]),
-        ({"trainer.max_epochs": "few"}, 2, ["--trainer.max_epochs", "expected int", "'few'"]),
+        ({"trainer.max_epochs": "few"}, 2, ["--trainer.max_epochs", "expected int, null", "'few'"]),
+        ({"trainer.precision": 17}, 2, ["--trainer.precision", "bf16-mixed", "'17'"]),
+        ({"data.labels": "bad,good"}, 2, ["--data.labels", "Sequence[str]", "'bad,good'"]),
+        ({"model": "torch.nn.Linear"}, 2, ["torch.nn.Linear is no method", "Houlsby"]),
+        ({"model": "AdaptationMethod"}, 1, ["AdaptationMethod is no method"]),
+        ({"data.backbone": "other"}, 1, ["--data.backbone", "--model.backbone"]),
+        ({"data.seed": 3}, 1, ["--data.seed", "--seed_everything"]),
+        ({"seed_everything": -3}, 1, ["seed_everything is -3"]),
+        ({"checkpoint_every_n_steps": 0}, 1, ["checkpoint_every_n_steps is 0"]),
+        ({"model.betas": "[0.9]"}, 1, ["betas is [0.9]"]),
+        ({"trainer.accelerator": "gpu"}, 1, ["--trainer.*", "gpu"]),
+        ({"trainer.strategy": "nope"}, 1, ["--trainer.*", "nope"]),
+        ({"trainer.max_epochs": 0}, 1, ["--trainer.max_epochs is 0"]),
+        ({"trainer.limit_train_batches": 0}, 1, ["--trainer.limit_train_batches is 0"]),
+        ({"ckpt_path": "none.ckpt"}, 1, ["Checkpoint none.ckpt does not exist"]),
         ({"colour": "blue"}, 2, ["--colour"]),
         ({"config": "none.yaml"}, 2, ["--config", "none.yaml", "does not exist"]),
-        ({"data.source": None}, 2, ["TextClassification", "required: source"]),
+        ({"data.source": None}, 2, ["TextClassification", "are required: source"]),
         ({"model.backbone": "no/such-model"}, 1, ["'no/such-model'", "Hub id", "local directory"]),
+        ({"model.backbone": "./nowhere"}, 1, ["'./nowhere'", "no such directory"]),
         ({"model.backbone": "embedded:giant"}, 1, ["'embedded:giant'", "embedded:minilm-l6"]),
         ({"model": "LoRA", "model.targets": "[query,quay]"}, 1, ["no site 'quay'", "query, key, value"]),
-        ({"model": "LoRA", "model.targets": "[]"}, 1, ["targets is empty"]),
+        ({"model": "LoRA", "model.targets": "[]"}, 1, ["targets is []", "list of linear maps"]),
         ({"model": "LoRA", "model.targets": "[ffn_norm]"}, 1, ["'ffn_norm'", "no linear map"]),
         ({"model": "LoRA", "model.rank": 33}, 1, ["rank is 33", "between 1 and 32"]),
         ({"model": "PTuningV2", "model.prompt_length": 60}, 1, ["max_length is 16", "positions for 4", "60 virtual"]),
@@ -92,6 +108,33 @@ def test_a_wrong_file_is_named_before_training(refused, command, tmp_path, conte
     assert nothing_was_trained(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"model: Houlsby\n\tdata: x\n", ["line 2", "not YAML"]),
+        (b"", ["holds no options"]),
+        ("model: Häuser".encode("latin-1"), ["not UTF-8"]),
+        (b"class_path: LoRA\ninit_args: {rank: 4}\n", ["--model", "one part of a configuration"]),
+    ],
+)
+def test_a_wrong_configuration_file_is_named(refused, tmp_path, content, words):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(content)
+    sentence = refused(["fit", "--config", path])
+    assert [word for word in (str(path), *words) if word not in sentence] == []
+
+
+def test_a_module_of_the_user_that_fails_to_import_says_why(refused, command, tmp_path, monkeypatch):
+    (tmp_path / "broken_method.py").write_text("import no_such_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = refused(command(model="broken_method.Mine"), status=2)
+    assert "broken_method.Mine cannot be imported: No module named 'no_such_package'" in sentence
+
+
+def test_an_unknown_verb_lists_all(refused):
+    assert "no verb 'nonsense'; the verbs are fit, validate, test, predict, summary" in refused(["nonsense"])
+
+
 def test_a_split_that_does_not_exist(refused, fit, tmp_path):
     write_reviews(tmp_path / "train.csv", 40)
     run = fit(tmp_path / "run", f"--data.source={tmp_path}", epochs=1)
@@ -108,6 +151,63 @@ def test_a_run_directory_with_another_configuration_is_left_as_it_is(refused, fi
     assert "seed_everything was 0 and is 5" in sentence
     assert "--run_dir" in sentence
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_start_that_failed_does_not_claim_the_directory(refused, fit, command, tmp_path):
+    """The corrected command may use it: nothing was trained with the wrong options."""
+    assert "positions for 64" in refused(command(**{"data.max_length": 100}))
+    fit(tmp_path / "run", epochs=1)
+    assert RunDirectory(tmp_path / "run").is_done
+
+
+def test_files_of_others_are_not_overwritten(refused, command, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.csv").write_text("precious")
+    assert "holds metrics.csv but no config.yaml" in refused(command())
+    assert (run / "metrics.csv").read_text() == "precious"
+    assert [path.name for path in run.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("result.json", '{"status": "do'), ("result.json", "[1]"), ("config.yaml", ""), ("config.yaml", "a:\n\tb")],
+)
+def test_a_damaged_file_of_a_run_is_named(refused, fit, tmp_path, name, content):
+    run = fit(tmp_path / "run", epochs=1)
+    (run / name).write_text(content)
+    for verb in ("test", "summary") if name == "result.json" else ("test",):
+        assert str(run / name) in refused([verb, run])
+    with pytest.raises(SystemExit) as stop:
+        fit(run, epochs=1)
+    assert stop.value.code == 1
+
+
+def test_a_damaged_checkpoint_is_named_before_anything_is_computed(refused, fit, tmp_path):
+    run = RunDirectory(fit(tmp_path / "run", epochs=1))
+    run.best_checkpoint.write_bytes(run.best_checkpoint.read_bytes()[:700])
+    assert f"Checkpoint {run.best_checkpoint} cannot be read" in refused(["test", run.path])
+    run.last_checkpoint.write_bytes(b"")
+    run.update_result({"status": "failed"})
+    with pytest.raises(SystemExit) as stop:
+        fit(run.path, epochs=1)
+    assert stop.value.code == 1
+
+
+def test_weights_alone_cannot_be_gone_on_from(refused, fit, command, tmp_path):
+    best = RunDirectory(fit(tmp_path / "other", epochs=1)).best_checkpoint
+    assert "holds weights only" in refused(command(ckpt_path=best))
+
+
+def test_data_that_has_changed_since_training_is_refused(refused, fit, tmp_path):
+    """Rows of the training split would otherwise move into the test split."""
+    path = write_reviews(tmp_path / "all.csv", 60)
+    run = fit(tmp_path / "run", f"--data.source={path}", epochs=1)
+    write_reviews(path, 64)
+    before = RunDirectory(run).read_result()
+    sentence = refused(["test", run])
+    assert f"Data '{path}' (train) has changed since the run" in sentence
+    assert RunDirectory(run).read_result() == before
 
 
 def test_a_checkpoint_of_another_method(refused, fit, tmp_path):
@@ -184,6 +284,42 @@ def test_no_permission_to_write_predictions(refused, fit, tmp_path):
     (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
     target = unwritable_directory(tmp_path) / "out" / "o.jsonl"
     assert "cannot be written" in refused(["predict", run, "--input", tmp_path / "t.txt", "--output", target])
+
+
+def test_predictions_of_the_test_split_are_not_overwritten_by_accident(refused, fit, tmp_path):
+    run = RunDirectory(fit(tmp_path / "run", epochs=1))
+    run.predictions.write_text("precious")
+    assert "exists; move it away first" in refused(["predict", run.path])
+    assert run.predictions.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--batch_size=0"], "--batch_size is 0"), (["--device=nope"], "--device 'nope' cannot be used")],
+)
+def test_wrong_options_of_predict(refused, fit, tmp_path, options, words):
+    run = fit(tmp_path / "run", epochs=1)
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    assert words in refused(["predict", run, "--input", tmp_path / "t.txt", "--output", tmp_path / "o.jsonl", *options])
+
+
+def test_predicting_into_a_directory(refused, fit, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    sentence = refused(["predict", run, "--input", tmp_path / "t.txt", "--output", tmp_path, "--overwrite"])
+    assert "is a directory" in sentence
+
+
+def test_single_texts_for_a_model_of_pairs(refused, fit, tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("one,two,label\n" + "a film,the plot,good\nno heart,a story,bad\n" * 20, encoding="utf-8")
+    columns = ["--data.text_column=one", "--data.text_pair_column=two"]
+    run = fit(tmp_path / "run", f"--data.source={path}", *columns, epochs=1)
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    output = tmp_path / "o.jsonl"
+    assert "trained on pairs of texts" in refused(["predict", run, "--input", tmp_path / "t.txt", "--output", output])
+    main(["predict", str(run), "--input", str(path), "--output", str(output)])
+    assert len(output.read_text().splitlines()) == 40
 
 
 def test_predictions_are_not_overwritten_by_accident(refused, fit, tmp_path):

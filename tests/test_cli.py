@@ -2,16 +2,21 @@
 
 import csv
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 import yaml
+from small_files import write_reviews
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import peft_lightning
 from peft_lightning import load_run
+from peft_lightning.callbacks import environment
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
 
@@ -164,14 +169,17 @@ def test_predicting_a_file(finished, tmp_path, suffix):
         assert sum(row["scores"].values()) == pytest.approx(1)
 
 
-def test_predicting_the_test_split_keeps_its_order(finished, reviews):
+def test_predicting_the_test_split_gives_rows_in_the_order_of_the_file(finished, reviews):
     main(["predict", str(finished.path), "--trainer.enable_progress_bar=false"])
     rows = [json.loads(line) for line in finished.predictions.read_text(encoding="utf-8").splitlines()]
-    texts = [row["text"] for row in rows_of(reviews / "test.csv")]
-    assert [row["index"] for row in rows] == list(range(21))
-    assert [row["label"] for row in rows] == [entry["label"] for entry in load_run(finished.path).pipeline()(texts)]
-    assert rows[0]["scores"].keys() == {"bad", "good"}
     finished.predictions.unlink()
+    published = rows_of(reviews / "test.csv")
+    assert [row["row"] for row in rows] == list(range(1, 22))
+    assert [row["text"] for row in rows] == [row["text"] for row in published]
+    assert [row["true"] for row in rows] == [row["label"] for row in published]
+    predicted = load_run(finished.path).pipeline()([row["text"] for row in published])
+    assert [row["label"] for row in rows] == [entry["label"] for entry in predicted]
+    assert list(rows[0]["scores"]) == ["bad", "good"]
 
 
 def test_the_summary_prints_result_costs_and_next_commands(finished, capsys):
@@ -182,6 +190,125 @@ def test_the_summary_prints_result_costs_and_next_commands(finished, capsys):
         assert text in printed
     assert f"Run directory: {finished.path}" in printed
     assert f"peft-lightning predict {finished.path} --input" in printed
+
+
+@pytest.mark.parametrize(
+    "options", [["--trainer.limit_test_batches=1"], ["--ckpt_path=last"], ["--data.source={other}"]], ids=str
+)
+def test_an_evaluation_of_something_else_is_not_recorded_as_the_run(finished, tmp_path, capsys, options):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_reviews(other / "test.csv", 10, seed=9)
+    before = finished.read_result()
+    main(["test", str(finished.path), "--trainer.enable_progress_bar=false", *(o.format(other=other) for o in options)])
+    assert "Not recorded" in capsys.readouterr().out
+    assert finished.read_result() == before
+
+
+def test_a_run_trained_on_a_cluster_is_evaluated_here(finished):
+    """Devices and nodes of the training are not those of this machine."""
+    before = finished.config.read_text()
+    cluster = before.replace("num_nodes: 1", "num_nodes: 2").replace("accelerator: cpu", "accelerator: gpu")
+    assert cluster != before
+    finished.config.write_text(cluster)
+    main(["test", str(finished.path), "--trainer.enable_progress_bar=false"])
+    finished.config.write_text(before)
+
+
+def test_a_run_can_be_used_from_another_directory(finished, tmp_path, tiny, reviews, monkeypatch):
+    root = tmp_path / "elsewhere"
+    (root / "deeper").mkdir(parents=True)
+    for name, source in (("backbone", tiny()), ("reviews", reviews)):
+        (root / name).symlink_to(source)
+    monkeypatch.chdir(root)
+    options = ["--data=TextClassification", "--data.source=reviews", "--data.max_length=16", "--trainer.max_epochs=1"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+    main(["fit", "--model=LoRA", "--model.backbone=backbone", "--run_dir=run", *options, *quiet])
+    monkeypatch.chdir(root / "deeper")
+    main(["test", "../run", *quiet])
+    (root / "t.txt").write_text("a film\n")
+    main(["predict", "../run", "--input", "../t.txt", "--output", "o.jsonl"])
+    assert (root / "deeper" / "o.jsonl").is_file()
+
+
+def test_a_run_begun_from_another_runs_checkpoint_stands_on_its_own(fit, tmp_path):
+    first = RunDirectory(fit(tmp_path / "first", epochs=1))
+    second = RunDirectory(fit(tmp_path / "second", f"--ckpt_path={first.last_checkpoint}", epochs=2))
+    assert second.best_checkpoint.is_file()
+    assert yaml.safe_load(second.config.read_text())["ckpt_path"] is None
+    shutil.rmtree(first.path)
+    main(["test", str(second.path), "--trainer.enable_progress_bar=false"])
+    assert "test/accuracy" in second.read_result()["metrics"]
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(fit, tmp_path, monkeypatch):
+    """With scores of 1, 1/2 and 1/3, and moved after the first, the later weights must not replace the best."""
+    original = peft_lightning.methods.Houlsby.training_step
+
+    def stops(self, batch, batch_idx):
+        if self.trainer.global_step == 16:
+            raise RuntimeError("power failure")
+        return original(self, batch, batch_idx)
+
+    def worse_and_worse(self, stage, metrics, loss, batch):
+        self.log("val/accuracy", 1.0 / (self.current_epoch + 1))
+
+    monkeypatch.setattr(peft_lightning.methods.Houlsby, "_evaluate", worse_and_worse)
+    with monkeypatch.context() as failing:
+        failing.setattr(peft_lightning.methods.Houlsby, "training_step", stops)
+        with pytest.raises(RuntimeError, match="power failure"):
+            fit(tmp_path / "run", epochs=3)
+    best = RunDirectory(tmp_path / "run").best_checkpoint.read_bytes()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    run = RunDirectory(fit(tmp_path / "moved", epochs=3))
+    assert run.best_checkpoint.read_bytes() == best
+    assert run.read_result()["metrics"]["val/accuracy"] == 1.0
+
+
+def test_a_time_limit_stops_a_run_and_a_longer_one_goes_on(fit, tmp_path, monkeypatch):
+    run = RunDirectory(fit(tmp_path / "run", "--trainer.max_time=00:00:00:01", epochs=30))
+    assert run.read_result()["status"] == "stopped"
+    fit(run.path, "--trainer.max_time=00:00:10:00", epochs=30)
+    assert run.read_result()["status"] == "done"
+    assert len([row for row in rows_of(run.metrics) if row["val/accuracy"]]) == 30
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_with_its_exit_status_and_the_same_command_goes_on(fit, tmp_path, tiny, reviews, number, status):
+    run = RunDirectory(tmp_path / "run")
+    options = [f"--model.backbone={tiny()}", "--data=TextClassification", f"--data.source={reviews}"]
+    options += ["--data.max_length=16", f"--run_dir={run.path}", "--trainer.enable_progress_bar=false"]
+    command = [sys.executable, "-m", "peft_lightning", "fit", "--model=LoRA", *options, "--trainer.max_epochs=2000"]
+    process = subprocess.Popen([*command, "--trainer.accelerator=cpu"], stderr=subprocess.PIPE, text=True)
+    while not run.last_checkpoint.is_file():
+        assert process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "the same command goes on" in errors
+    result = run.read_result()
+    assert result["status"] == "interrupted"
+    assert "val/accuracy" in result["metrics"]
+
+
+def test_the_last_checkpoint_is_that_of_the_end(fit, tmp_path):
+    for every in (100, 7):
+        run = RunDirectory(fit(tmp_path / str(every), f"--checkpoint_every_n_steps={every}"))
+        assert torch.load(run.last_checkpoint, weights_only=True)["global_step"] == 24
+
+
+def test_odd_bytes_in_an_uncommitted_change_do_not_stop_a_run(tmp_path, monkeypatch):
+    for command in (["init"], ["config", "user.email", "a@b"], ["config", "user.name", "a"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True, capture_output=True)
+    (tmp_path / "file.py").write_text("one")
+    subprocess.run(["git", "-C", str(tmp_path), "add", "."], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "commit", "-qm", "first"], check=True)
+    (tmp_path / "file.py").write_bytes("zwölf".encode("latin-1"))
+    monkeypatch.setattr(peft_lightning, "__file__", str(tmp_path / "__init__.py"))
+    state = environment._git_state()
+    assert state["dirty"]
+    assert "zw" in state["diff"]
 
 
 def test_the_same_command_says_that_the_run_is_done(fit, tmp_path, capsys):
@@ -208,8 +335,11 @@ def test_the_same_command_goes_on_after_an_interruption(fit, tmp_path, monkeypat
         fit(run.path, epochs=3)
     assert run.read_result()["status"] == "failed"
     assert "power failure" in run.read_result()["error"]
+    first = run.read_environment()
     monkeypatch.undo()
     fit(run.path, epochs=3)
+    assert run.read_environment()["started"] == first["started"]
+    assert len(run.read_environment()["restarts"]) == 1
     result = run.read_result()
     assert result["status"] == "done"
     assert "error" not in result
@@ -226,6 +356,16 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(fit, tmp_path)
     assert numbers("b") == first
     assert numbers("c", "--data.num_workers=2") == first
     assert numbers("d", "--seed_everything=1") != first
+
+
+def test_all_verbs_agree_on_the_default_run_directory(tmp_path, monkeypatch, tiny, reviews):
+    monkeypatch.chdir(tmp_path)
+    options = ["--model=LoRA", f"--model.backbone={tiny()}", "--data=TextClassification", f"--data.source={reviews}"]
+    options += ["--data.max_length=16", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    for verb in ("fit", "validate", "test", "predict"):
+        main([verb, *options])
+    [predictions] = tmp_path.rglob("predictions.jsonl")
+    assert (predictions.parent / "result.json").is_file()
 
 
 def test_the_default_run_directory_is_deterministic(fit, tmp_path, monkeypatch, capsys, tiny, reviews):
@@ -263,9 +403,22 @@ def test_mixed_precision_works_on_the_cpu_and_keeps_what_is_trained_in_float32(f
     assert run.read_result()["status"] == "done"
 
 
-def test_steps_of_checkpoints_can_be_chosen(fit, tmp_path):
-    run = RunDirectory(fit(tmp_path / "run", "--checkpoint_every_n_steps=4"))
-    assert torch.load(run.last_checkpoint, weights_only=True)["global_step"] == 24
+def test_a_run_without_validation_keeps_its_last_weights(fit, tmp_path):
+    run = RunDirectory(fit(tmp_path / "run", "--trainer.limit_val_batches=0"))
+    best, last = (torch.load(path, weights_only=True) for path in (run.best_checkpoint, run.last_checkpoint))
+    assert all(torch.equal(tensor, last["state_dict"][name]) for name, tensor in best["state_dict"].items())
+    assert run.read_result()["status"] == "done"
+
+
+def test_a_trial_of_one_batch_leaves_no_result(fit, tmp_path):
+    run = fit(tmp_path / "run", "--trainer.fast_dev_run=true")
+    assert list(run.rglob("*")) == []
+
+
+def test_a_random_seed_is_recorded(fit, tmp_path):
+    seed = RunDirectory(fit(tmp_path / "run", "--seed_everything=true", epochs=1)).read_result()["seed"]
+    assert isinstance(seed, int)
+    assert not isinstance(seed, bool)
 
 
 def test_other_loggers_and_callbacks_can_be_added(fit, tmp_path):
@@ -307,6 +460,8 @@ def test_several_runs_are_compared_over_their_seeds(fit, tmp_path, capsys):
     assert "| 2 |" in lora
     assert probe.startswith("| probe | ")
     assert "±" not in probe
+    main(["summary", str(runs[0]), str(runs[0].parent / ".." / "lora" / "seed0")])
+    assert "| 1 |" in capsys.readouterr().out.splitlines()[2]
 
 
 @pytest.mark.parametrize("command", [["-m", "peft_lightning", "--help"], ["-m", "peft_lightning", "fit", "--help"]])

@@ -22,15 +22,16 @@ def test_two_processes_train_and_count_every_example_once(fit, tmp_path, tiny, r
     result = run.read_result()
     assert result["status"] == "done"
     validated = result["metrics"]
-    main(["validate", str(run.path), "--trainer.devices=1", "--trainer.strategy=auto", *common])
+    main(["validate", str(run.path), *common])
     assert run.read_result()["metrics"] == pytest.approx(validated, abs=1e-6)
 
     for verb in ("test", "predict"):
         subprocess.run([*command, verb, str(run.path), *common, *two], check=True, timeout=300)
     on_two = run.read_result()["metrics"], run.predictions.read_text()
+    run.predictions.unlink()
     for verb in ("test", "predict"):
-        main([verb, str(run.path), "--trainer.devices=1", "--trainer.strategy=auto", *common])
+        main([verb, str(run.path), *common])
     assert run.read_result()["metrics"] == pytest.approx(on_two[0], abs=1e-6)
     rows = [[json.loads(line) for line in text.splitlines()] for text in (on_two[1], run.predictions.read_text())]
-    assert [row["index"] for row in rows[0]] == [row["index"] for row in rows[1]] == list(range(21))
+    assert [row["row"] for row in rows[0]] == [row["row"] for row in rows[1]] == list(range(1, 22))
     assert [row["label"] for row in rows[0]] == [row["label"] for row in rows[1]]

@@ -110,7 +110,8 @@ ARCHITECTURES: dict[str, Architecture] = {
                 },
             ),
         ),
-        embeddings=_BERT_EMBEDDINGS | {"relative_norm": "encoder.LayerNorm"},
+        embeddings=_BERT_EMBEDDINGS
+        | {"relative_norm": "encoder.LayerNorm", "convolution_norm": "encoder.conv.LayerNorm"},
         prefix_obstacle="its disentangled attention scores pairs of token positions, and a prefix has no position",
     ),
 }

@@ -1,7 +1,7 @@
 """One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from peft_lightning.backbone.architectures import Stack, architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.loading import load_pretrained, model_type
-from peft_lightning.backbone.slots import After, Instead, Prefixed, Slot, innermost
+from peft_lightning.backbone.slots import After, Instead, Prefixed, Slot
 from peft_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,11 +70,13 @@ class Backbone(nn.Module):
 
     Attributes:
         model: The transformers model.
-        head: Its parameters that the pretrained file does not hold, by name; trained by every method.
+        pretrained: The pretrained parameters by their original names, whether frozen or not.
+        head: All other parameters by name: the task's head, and a pooler that the file lacks. Every method trains them.
         layers: Its layers, from input to output.
         insertions: What methods inserted, in order.
         roles: Pretrained parameters that were unfrozen, by their original names, and what as.
-        fingerprint: Identifies the pretrained weights, whatever the name they were loaded by.
+        fingerprint: Tells pretrained weights apart, whatever the name they were loaded by.
+        complete: False while parts of the adaptation are switched off, and once it is removed.
 
     Raises:
         UserError: The name leads to no backbone, or its architecture is not in the table.
@@ -88,20 +90,21 @@ class Backbone(nn.Module):
         self.architecture = architecture(model_type(name, revision))
         self.model, fresh = load_pretrained(name, task, revision)
         base = f"{self.model.base_model_prefix}."
-        self._pretrained_parameters = {
+        self.pretrained = {
             key: parameter
             for key, parameter in self.model.named_parameters()
             if key.startswith(base) and key not in fresh
         }
-        known = {id(parameter) for parameter in self._pretrained_parameters.values()}
+        known = {id(parameter) for parameter in self.pretrained.values()}
         self.head = {name: p for name, p in self.model.named_parameters() if id(p) not in known}
-        self.fingerprint = _fingerprint(self._pretrained_parameters)
-        for parameter in self._pretrained_parameters.values():
+        self.fingerprint = _fingerprint(self.pretrained)
+        for parameter in self.pretrained.values():
             parameter.requires_grad_(False)
         self.layers = list(self._find_layers())
         self._embeddings = dict(self._find_embeddings())
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
+        self.complete = True
         self._own_attention = self.model.config._attn_implementation
         self._pretrained_values: dict[str, Tensor] = {}
         if gradient_checkpointing:
@@ -120,8 +123,10 @@ class Backbone(nn.Module):
         return self.model.config.num_attention_heads
 
     @property
-    def position_room(self) -> int:
-        """The number of tokens that the position table has room for."""
+    def position_room(self) -> int | None:
+        """The number of tokens that the position table has room for; None if there is no such table."""
+        if "position_embeddings" not in self._embeddings:
+            return None
         config = self.model.config
         taken = config.pad_token_id + 1 if self.architecture.positions_start_after_padding else 0
         return config.max_position_embeddings - taken
@@ -153,18 +158,13 @@ class Backbone(nn.Module):
 
     def module_at(self, site: Site) -> nn.Module:
         """The pretrained module at a site, behind anything that was inserted there."""
-        return innermost(self.model.get_submodule(self._present_path(site.path)))
+        return self.model.get_submodule(self._innermost_path(site.path))
 
     @property
     def layer_norms(self) -> list[nn.Module]:
         """Every LayerNorm of the backbone: both of each layer, and those outside the layers."""
         outside = [site for name, site in self._embeddings.items() if name.endswith("_norm")]
         return [self.module_at(site) for site in [*outside, *self.sites("attention_norm", "ffn_norm")]]
-
-    @property
-    def pretrained(self) -> dict[str, nn.Parameter]:
-        """The pretrained parameters by their original names, whether frozen or not."""
-        return self._pretrained_parameters
 
     # The three verbs, and the fourth: to train what is there
 
@@ -178,10 +178,7 @@ class Backbone(nn.Module):
         What was inserted after the site stays outside: adapters see the output of the replaced map, in whichever order
         the two were put in.
         """
-        path = self._present_path(site.path)
-        while isinstance(self.model.get_submodule(path), Slot):
-            path += ".base"
-        self._insert(Instead, site, path, module)
+        self._insert(Instead, site, self._innermost_path(site.path), module)
 
     def prefix(self, site: Site, module: nn.Module) -> None:
         """From now on the attention at the site `attention` also sees what `module(keys, values)` puts in front.
@@ -194,7 +191,7 @@ class Backbone(nn.Module):
                 f"A {self.model.config.model_type} model cannot take prefixes: {self.architecture.prefix_obstacle}. "
                 "Choose a method without prefixes or another backbone."
             )
-        path = self._present_path(site.path)
+        path = self._innermost_path(site.path)
         attention = self.model.get_submodule(path)
         if hasattr(attention, "prefix"):
             raise UserError(
@@ -214,7 +211,7 @@ class Backbone(nn.Module):
                 are counted apart and stay when layers are removed.
         """
         wanted = {id(parameter) for module in modules for parameter in module.parameters()}
-        for name, parameter in self._pretrained_parameters.items():
+        for name, parameter in self.pretrained.items():
             if id(parameter) in wanted:
                 parameter.requires_grad_(True)
                 self.roles[name] = role
@@ -225,7 +222,8 @@ class Backbone(nn.Module):
     def without(self, layers: Collection[int] | None = None, layer_norms: bool = False) -> Iterator[None]:
         """Takes the adaptation out of some layers for as long as the context lasts; the head stays.
 
-        Inserted modules are switched off; trained parameters of the backbone have their pretrained values.
+        Inserted modules are switched off; trained parameters of the backbone have their pretrained values. A backward
+        pass of what is computed here has to run here too: gradient checkpointing computes it again.
 
         Args:
             layers: Numbers of layers; None means everything, also outside the layers.
@@ -239,17 +237,26 @@ class Backbone(nn.Module):
             if layers is None or ((role == "method" or layer_norms) and self._layer_of(name) in layers)
         ]
         with ExitStack() as undo:
+            undo.callback(setattr, self, "complete", self.complete)
+            self.complete = False
             for slot in switched:
                 slot.enabled = False
                 undo.callback(setattr, slot, "enabled", True)
             for name in restored:
-                parameter = self._pretrained_parameters[name]
-                undo.callback(setattr, parameter, "data", parameter.data)
-                parameter.data = self._pretrained_value(name).to(parameter.device, parameter.dtype)
+                parameter = self.pretrained[name]
+                undo.callback(_put, parameter, parameter.data)
+                _put(parameter, self._pretrained_value(name))
             yield
 
     def remove(self) -> None:
-        """Takes everything out for good: the modules, keys and values of the pretrained model; the head stays."""
+        """Takes everything out for good: the modules, keys and values of the pretrained model; the head stays.
+
+        Raises:
+            UserError: Parts of the adaptation are switched off at this moment.
+        """
+        if any(not insertion.slot.enabled for insertion in self.insertions) or (self.roles and not self.complete):
+            raise UserError("The adaptation cannot be removed while it is disabled; leave the context first.")
+        values = {name: self._pretrained_value(name) for name in self.roles}
         for insertion in reversed(self.insertions):
             if isinstance(insertion.slot, Prefixed):
                 del self.model.get_submodule(insertion.path).prefix
@@ -257,11 +264,11 @@ class Backbone(nn.Module):
                 self.model.set_submodule(insertion.path, insertion.slot.base, strict=True)
         self.insertions.clear()
         self._set_attention(self._own_attention)
-        for name in self.roles:
-            parameter = self._pretrained_parameters[name]
-            parameter.data = self._pretrained_value(name).to(parameter.device, parameter.dtype, copy=True)
-            parameter.requires_grad_(False)
+        for name, value in values.items():
+            _put(self.pretrained[name], value.clone())
+            self.pretrained[name].requires_grad_(False)
         self.roles.clear()
+        self.complete = False
 
     def forward(self, **inputs: Tensor) -> Any:
         """What the transformers model returns for `input_ids [batch, length]`, `attention_mask` and so on."""
@@ -286,6 +293,13 @@ class Backbone(nn.Module):
             found.append(part)
             module = module.get_submodule(part)
         return ".".join(found)
+
+    def _innermost_path(self, path: str) -> str:
+        """Where the module itself is found, behind any slots that stand at its place too."""
+        found = self._present_path(path)
+        while isinstance(self.model.get_submodule(found), Slot):
+            found += ".base"
+        return found
 
     def _find_layers(self) -> Iterator[Layer]:
         stacks = [(stack, path) for stack in self.architecture.stacks for path in self._layer_paths(stack)]
@@ -315,17 +329,33 @@ class Backbone(nn.Module):
                 raise UserError(f"This {self.model.config.model_type} model cannot use attention '{implementation}'.")
 
     def _pretrained_value(self, name: str) -> Tensor:
-        """A pretrained tensor, read again from the backbone's own files when it is first asked for."""
+        """A pretrained tensor, read again from the backbone's own files when it is first asked for.
+
+        Raises:
+            UserError: The files are gone, or hold other weights than those that were loaded.
+        """
         if name not in self._pretrained_values:
             with torch.random.fork_rng(devices=[]):
                 model, _ = load_pretrained(self.name, self._task, self.revision)
-            loaded = dict(model.named_parameters())
+            loaded = {known: p for known, p in model.named_parameters() if known in self.pretrained}
+            if _fingerprint(loaded) != self.fingerprint:
+                raise UserError(
+                    f"The files of backbone '{self.name}' have changed since it was loaded, so that its pretrained "
+                    "weights cannot be put back; load it again."
+                )
             self._pretrained_values = {known: loaded[known].detach() for known in self.roles}
         return self._pretrained_values[name]
 
 
-def _fingerprint(parameters: dict[str, nn.Parameter]) -> str:
-    """Sixteen hexadecimal digits that change with the weights: names, shapes and the first 64 values of each tensor."""
+def _put(parameter: nn.Parameter, value: Tensor) -> None:
+    """Gives a parameter other values, where and in the precision in which it now is."""
+    parameter.data = value.to(parameter.device, parameter.dtype)
+    # Autocast keeps the parameters that it has cast, and would go on with the earlier values.
+    torch.clear_autocast_cache()
+
+
+def _fingerprint(parameters: Mapping[str, nn.Parameter]) -> str:
+    """Sixteen hexadecimal digits of the names, the shapes and the first 64 values of all tensors."""
     digest = hashlib.sha256()
     for name, parameter in parameters.items():
         digest.update(f"{name}{tuple(parameter.shape)}".encode())

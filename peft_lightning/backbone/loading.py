@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -50,10 +49,22 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """The tokenizer that belongs to the backbone `name`.
 
     Raises:
-        UserError: The name leads to no backbone, or its tokenizer cannot pad.
+        UserError: The name leads to no backbone, or its tokenizer has no words, cannot pad or does not fit the model.
     """
     with _named_errors(name, revision):
-        tokenizer = AutoTokenizer.from_pretrained(resolve(name), revision=revision)
+        source = resolve(name)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        embeddings = AutoConfig.from_pretrained(source, revision=revision).vocab_size
+    # Without vocabulary files transformers makes up a tokenizer that knows special tokens only.
+    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        raise UserError(
+            f"Backbone '{name}' has no tokenizer; save one there with tokenizer.save_pretrained(directory)."
+        )
+    if len(tokenizer) > embeddings:
+        raise UserError(
+            f"The tokenizer of backbone '{name}' has {len(tokenizer)} tokens and the model {embeddings} embeddings; "
+            "give a directory in which both belong together."
+        )
     if tokenizer.pad_token is None:
         raise UserError(f"The tokenizer of backbone '{name}' has no padding token; choose a backbone that has one.")
     return tokenizer
@@ -81,13 +92,15 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             output_loading_info=True,
             **task.model_options(),
         )
-    fresh = set(report["missing_keys"]) | {key for key, *_ in report["mismatched_keys"]}
+    reshaped = {key for key, *_ in report["mismatched_keys"]}
+    fresh = set(report["missing_keys"]) | reshaped
     base = f"{model.base_model_prefix}."
     lost = sorted(key for key in fresh if key.startswith(base) and not key.startswith(f"{base}pooler."))
     if lost:
+        fault = "have other sizes than its configuration says" if lost[0] in reshaped else "are missing"
         raise UserError(
-            f"The weights of backbone '{name}' lack {len(lost)} tensors of a {model.config.model_type} encoder, "
-            f"among them '{lost[0]}'; give a complete checkpoint of that architecture."
+            f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} encoder "
+            f"{fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
         )
     return model.train(), frozenset(fresh)
 
@@ -101,6 +114,11 @@ def model_type(name: str, revision: str | None = None) -> str:
 def resolve(name: str) -> str:
     """The local directory or Hub id behind a backbone's name; `embedded:NAME` becomes a verified directory."""
     if not name.startswith(EMBEDDED_PREFIX):
+        if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            raise UserError(
+                f"Backbone '{name}': there is no such directory; give a local directory that exists, a Hub id or "
+                f"{EMBEDDED_PREFIX}{next(iter(EMBEDDED_BACKBONES))}."
+            )
         return name
     key = name.removeprefix(EMBEDDED_PREFIX)
     if key not in EMBEDDED_BACKBONES:
@@ -145,7 +163,9 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 def _named_errors(name: str, revision: str | None) -> "Iterator[None]":
     try:
         yield
-    except (OSError, HFValidationError) as error:
+    except UserError:
+        raise
+    except Exception as error:
         at = f" at revision '{revision}'" if revision else ""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -56,10 +56,3 @@ class Prefixed(nn.Module):
     def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values with the prefix in front of them."""
         return self.inserted(key, value)
-
-
-def innermost(module: nn.Module) -> nn.Module:
-    """The module as it was loaded, behind any slots."""
-    while isinstance(module, Slot):
-        module = module.base
-    return module

@@ -1,14 +1,47 @@
 """The two checkpoints of a run: the best weights, and all that is needed to go on."""
 
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from peft_lightning.runs.directory import RunDirectory
 
 
-def checkpoint_callbacks(
-    run: RunDirectory, monitor: str, mode: str, every_n_steps: int | None
-) -> list[ModelCheckpoint]:
+class RunCheckpoint(ModelCheckpoint):
+    """One file that is written again and again, and that the end of training never lacks.
+
+    Args:
+        path: The file.
+        options: Arguments of `ModelCheckpoint`.
+    """
+
+    def __init__(self, path: Path, **options: Any):
+        super().__init__(dirpath=path.parent, filename=path.stem, enable_version_counter=False, **options)
+        self.path = str(Path(self.dirpath or ".") / path.name)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remembers the earlier score if its file is here; the run may have been moved, or begun from another's."""
+        if Path(self.path).is_file():
+            here: dict[str, Any] = {"dirpath": self.dirpath, "best_model_path": self.path, "last_model_path": ""}
+            if state_dict["best_k_models"]:
+                [score] = state_dict["best_k_models"].values()
+                here |= {"best_k_models": {self.path: score}, "kth_best_model_path": self.path}
+            super().load_state_dict(state_dict | here)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the file if training ended behind it, or without it."""
+        super().on_train_end(trainer, pl_module)
+        behind = self.monitor is None and self._last_global_step_saved != trainer.global_step
+        if behind or not Path(self.path).is_file():
+            self._save_checkpoint(trainer, self.path)
+
+
+def checkpoint_callbacks(run: RunDirectory, monitor: str, mode: str, every_n_steps: int | None) -> list[RunCheckpoint]:
     """`best.ckpt`, the trained weights where `monitor` was best, and `last.ckpt` with optimizer and loop state.
+
+    Without any validation `best.ckpt` has the weights at the end.
 
     Args:
         run: Where to write.
@@ -16,21 +49,13 @@ def checkpoint_callbacks(
         mode: `max` or `min`.
         every_n_steps: Write `last.ckpt` after so many steps; None means after every epoch.
     """
-    best = ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename=run.best_checkpoint.stem,
-        monitor=monitor,
-        mode=mode,
-        save_weights_only=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
+    best = RunCheckpoint(
+        run.best_checkpoint, monitor=monitor, mode=mode, save_weights_only=True, save_on_train_epoch_end=False
     )
-    last = ModelCheckpoint(
-        dirpath=run.checkpoints,
-        filename=run.last_checkpoint.stem,
+    last = RunCheckpoint(
+        run.last_checkpoint,
         every_n_train_steps=every_n_steps,
         every_n_epochs=None if every_n_steps else 1,
         save_on_train_epoch_end=None if every_n_steps else True,
-        enable_version_counter=False,
     )
     return [best, last]

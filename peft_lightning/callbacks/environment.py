@@ -25,6 +25,7 @@ PACKAGES = (
     "jsonargparse",
     "numpy",
 )
+LONGEST_DIFF = 200_000
 
 
 def describe_environment() -> dict[str, Any]:
@@ -33,6 +34,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
+        "working_directory": os.getcwd(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
@@ -53,16 +55,18 @@ def _version(distribution: str) -> str | None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit and uncommitted files of the tree that the package is imported from; None outside a git tree."""
+    """Commit and uncommitted changes of the tree that the package is imported from; None if there is no such tree."""
     source = Path(peft_lightning.__file__).parent
     try:
         commit = _git(source, "rev-parse", "HEAD").strip()
         changed = _git(source, "status", "--porcelain").splitlines()
-    except (OSError, subprocess.CalledProcessError):
+        diff = _git(source, "diff", "HEAD")
+    except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": _git(source, "diff", "HEAD")}
+    return {"commit": commit, "dirty": bool(changed), "changed": changed, "diff": diff[:LONGEST_DIFF]}
 
 
 def _git(directory: Path, *arguments: str) -> str:
     command = ["git", "-C", str(directory), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    done = subprocess.run(command, check=True, capture_output=True, timeout=30)
+    return done.stdout.decode(errors="replace")

@@ -2,21 +2,25 @@
 
 import csv
 import io
+import time
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from peft_lightning.runs.directory import RunDirectory, write_text
+
+SECONDS_BETWEEN_WRITES = 10
 
 
 class MetricsFile(Logger):
     """Writes `metrics.csv` with the columns `epoch`, `step` and one a metric.
 
     Lightning's own CSV logger deletes the file that an earlier start of the run has written; this one goes on behind
-    the step from which the run is resumed.
+    the step from which the run is resumed. The file is written at least with every checkpoint.
 
     Args:
         run: Where to write.
@@ -27,16 +31,22 @@ class MetricsFile(Logger):
         self.run = run
         self.rows: list[dict[str, Any]] = []
         self._read = False
+        self._written = 0.0
 
     @property
     def name(self) -> str:
-        """The name that Lightning asks for."""
-        return "metrics"
+        """Empty, so that what others put under `save_dir/name/version` lands in the run directory."""
+        return ""
 
     @property
     def version(self) -> str:
-        """The version that Lightning asks for."""
+        """Empty, as the name."""
         return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run directory."""
+        return str(self.run.path)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +66,21 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes all rows."""
+        """Writes all rows, unless that was done a moment ago: in a long run the whole file is long."""
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+        """Writes all rows: a run that goes on from the checkpoint finds those before it."""
+        self._write()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes all rows at the end of training."""
+        self._write()
+
+    def _write(self) -> None:
         if self.rows:
             names = {name for row in self.rows for name in row} - {"epoch", "step"}
             text = io.StringIO()
@@ -64,11 +88,7 @@ class MetricsFile(Logger):
             writer.writeheader()
             writer.writerows(self.rows)
             write_text(self.run.metrics, text.getvalue())
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Writes all rows at the end of training."""
-        self.save()
+            self._written = time.monotonic()
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         if not self.run.metrics.is_file():

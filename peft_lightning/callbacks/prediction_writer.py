@@ -10,7 +10,10 @@ from peft_lightning.runs.directory import RunDirectory, write_text
 
 
 class PredictionWriter(Callback):
-    """Writes `predictions.jsonl`, one line an example in the order of the data: index and what the task decodes.
+    """Writes `predictions.jsonl`, one line an example in the order of the file.
+
+    A line has `row`, its number in the published table, the text, `true`, the label there, and what the task decodes:
+    for classification `label` and `scores`.
 
     Args:
         run: Where to write.
@@ -19,7 +22,7 @@ class PredictionWriter(Callback):
     def __init__(self, run: RunDirectory):
         super().__init__()
         self.run = run
-        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.decoded: list[tuple[int, dict[str, Any]]] = []
 
     def on_predict_batch_end(
         self,
@@ -32,16 +35,22 @@ class PredictionWriter(Callback):
     ) -> None:
         """Collects one batch."""
         loader: Any = trainer.predict_dataloaders
-        indices = loader.batch_sampler.batches[batch_idx]
-        self.rows += zip(indices, outputs, strict=True)
+        self.decoded += zip(loader.batch_sampler.batches[batch_idx], outputs, strict=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings the rows of all devices together and writes them."""
-        rows = self.rows
+        """Brings the predictions of all devices together and writes them."""
+        decoded = self.decoded
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, rows)
-            rows = [row for part in gathered for row in part]
+            torch.distributed.all_gather_object(gathered, decoded)
+            decoded = [entry for part in gathered for entry in part]
         if trainer.is_global_zero:
-            lines = [json.dumps({"index": index, **row}) for index, row in sorted(rows, key=lambda row: row[0])]
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            table = datamodule.table("test")
+            names = table.features["label"].names
+            lines = []
+            for index, prediction in sorted(decoded, key=lambda entry: entry[0]):
+                example = table[index]
+                true = names[example.pop("label")]
+                lines.append(json.dumps({**example, "true": true, **prediction}, ensure_ascii=False))
             write_text(self.run.predictions, "\n".join(lines) + "\n")

@@ -6,64 +6,94 @@ import time
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from peft_lightning.callbacks.environment import describe_environment
+from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
 from peft_lightning.runs.directory import RunDirectory, write_json, write_text
 
 
-class RunRecorder(SaveConfigCallback):
+class RunRecorder(Callback):
     """Keeps the small files of a run directory up to date.
 
+    `result.json` has a status: `running`, `done`, `stopped` (by a time limit), `interrupted` (by a signal) or `failed`.
+
     Args:
-        parser: Turns the configuration back into YAML.
-        config: The parsed configuration.
         run: Where to write.
+        config: The configuration as YAML.
+        seed: The seed of the run.
+        recording: Whether metrics of an evaluation are those of the run, and not of other data or weights.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, run: RunDirectory):
-        super().__init__(parser, config, save_to_log_dir=False)
+    def __init__(self, run: RunDirectory, config: str, seed: int, recording: bool = True):
+        super().__init__()
         self.run = run
+        self.config = config
+        self.seed = seed
+        self.recording = recording
         self.best: dict[str, float] = {}
         self.earlier_seconds = 0.0
         self._started: float | None = None
+        self._contents: dict[str, str] = {}
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Called by Lightning on one process, once data and model are ready and before anything is trained."""
-        if stage == "fit":
-            if not self.run.config.is_file():
-                write_text(self.run.config, self.parser.dump(self.config, skip_unset=False))
-            datamodule = getattr(trainer, "datamodule", None)
-            sizes = getattr(datamodule, "sizes", {})
-            write_json(self.run.environment, describe_environment() | {"examples": sizes})
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Checks that the data is what it was when the run was started.
+
+        Raises:
+            UserError: It is not.
+        """
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is None or not self.recording or not trainer.is_global_zero:
+            return
+        self._contents = datamodule.contents()
+        before = self.run.read_environment().get("contents", {})
+        for split, digest in self._contents.items():
+            if before.get(split, digest) != digest:
+                raise UserError(
+                    f"Data '{datamodule.source}' ({split}) has changed since the run in {self.run.path} was started, "
+                    "so that its splits and scores would no longer be the same; restore it, or choose another "
+                    "--run_dir."
+                )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
-        assert isinstance(pl_module, AdaptationMethod)
         self._started = time.monotonic()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        facts = {
-            "status": "running",
-            "method": type(pl_module).__name__,
-            "backbone": pl_module.backbone.name,
-            "seed": self.config.seed_everything,
-            "monitor": pl_module.task.monitor,
-            "parameters": pl_module.parameter_report.as_dict(),
-        }
-        if trainer.is_global_zero:
-            self.run.start_result(facts)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Describes the run, now that all is loaded and checked."""
+        assert isinstance(pl_module, AdaptationMethod)
+        if not trainer.is_global_zero:
+            return
+        if not self.run.config.is_file():
+            write_text(self.run.config, self.config)
+        here, before = describe_environment(), self.run.read_environment()
+        sizes = {"examples": getattr(getattr(trainer, "datamodule", None), "sizes", {}), "contents": self._contents}
+        restarts = {"restarts": [*before.get("restarts", []), here]} if before else {}
+        write_json(self.run.environment, (before or here) | sizes | restarts)
+        write_json(
+            self.run.result,
+            {
+                "status": "running",
+                "method": type(pl_module).__name__,
+                "backbone": pl_module.backbone.name,
+                "seed": self.seed,
+                "monitor": pl_module.task.monitor,
+                "parameters": pl_module.parameter_report.as_dict(),
+            },
+        )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers the metrics of the best validation, or records those of a validation by itself."""
         assert isinstance(pl_module, AdaptationMethod)
         metrics = _metrics(trainer, "val/")
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._update(trainer, {"metrics": metrics})
+            self._record(trainer, {"metrics": metrics})
         elif not trainer.sanity_checking:
             monitor = f"val/{pl_module.task.monitor}"
             sign = 1 if pl_module.task.mode == "max" else -1
@@ -71,44 +101,52 @@ class RunRecorder(SaveConfigCallback):
                 self.best = metrics
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Records the test metrics."""
-        self._update(trainer, {"metrics": _metrics(trainer, "test/")})
+        """Records the test metrics, and which data they are of."""
+        self._record(trainer, {"metrics": _metrics(trainer, "test/")})
+        environment = self.run.read_environment()
+        if environment and self.recording and trainer.is_global_zero:
+            contents = environment.get("contents", {}) | self._contents
+            write_json(self.run.environment, environment | {"contents": contents})
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Records the result."""
         if trainer.is_global_zero:
             self._log_to_tensorboard(trainer, pl_module)
-        self._update(trainer, self._costs() | {"status": "done", "metrics": self.best})
+        self._record(trainer, self._outcome("done" if _came_to_its_end(trainer) else "stopped"))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Records that training came to no end, and why."""
-        if trainer.state.fn == TrainerFn.FITTING:
-            status = "interrupted" if isinstance(exception, KeyboardInterrupt | SystemExit) else "failed"
-            error = f"{type(exception).__name__}: {exception}"
-            self._update(trainer, self._costs() | {"status": status, "error": error})
+        if trainer.state.fn == TrainerFn.FITTING and self.run.read_result().get("status") == "running":
+            interrupted = isinstance(exception, KeyboardInterrupt | SystemExit)
+            error = {} if interrupted else {"error": f"{type(exception).__name__}: {exception}"}
+            self._record(trainer, self._outcome("interrupted" if interrupted else "failed") | error)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
         return {"best": self.best, "seconds": self._seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from an earlier start."""
-        self.best, self.earlier_seconds = state_dict["best"], state_dict["seconds"]
+        """Goes on from an earlier start; its best metrics count only while its best checkpoint is here."""
+        self.earlier_seconds = state_dict["seconds"]
+        if self.run.best_checkpoint.is_file():
+            self.best = state_dict["best"]
 
     @property
     def _seconds(self) -> float:
         return self.earlier_seconds + (time.monotonic() - self._started if self._started else 0.0)
 
-    def _costs(self) -> dict[str, Any]:
+    def _outcome(self, status: str) -> dict[str, Any]:
         best = self.run.best_checkpoint
         return {
+            "status": status,
+            "metrics": self.best,
             "seconds": round(self._seconds, 2),
             "peak_memory_bytes": _peak_memory(),
             "checkpoint_bytes": best.stat().st_size if best.is_file() else None,
         }
 
-    def _update(self, trainer: Trainer, changes: dict[str, Any]) -> None:
-        if trainer.is_global_zero:
+    def _record(self, trainer: Trainer, changes: dict[str, Any]) -> None:
+        if trainer.is_global_zero and self.recording:
             self.run.update_result(changes)
 
     def _log_to_tensorboard(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -116,6 +154,16 @@ class RunRecorder(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(dict(pl_module.hparams), self.best)
+
+
+def _came_to_its_end(trainer: Trainer) -> bool:
+    """Whether all steps or epochs were trained, or early stopping ended them; a time limit does not."""
+    steps, epochs = trainer.max_steps, trainer.max_epochs
+    return (
+        (steps >= 0 and trainer.global_step >= steps)
+        or (epochs is not None and 0 <= epochs <= trainer.current_epoch)
+        or any(isinstance(callback, EarlyStopping) and callback.stopped_epoch for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    )
 
 
 def _metrics(trainer: Trainer, prefix: str) -> dict[str, float]:

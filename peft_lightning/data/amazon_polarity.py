@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from peft_lightning.data.base import TextDataModule
 from peft_lightning.data.files import read_file, read_source
+from peft_lightning.errors import UserError
 
 COLUMNS = ["label", "title", "content"]
 
@@ -34,6 +35,8 @@ class AmazonPolarity(TextDataModule):
         **kwargs: Any,
     ):
         super().__init__(source=source, max_length=max_length, **kwargs)
+        if validation_size < 1:
+            raise UserError(f"validation_size is {validation_size}; give at least 1.")
         self.validation_size = validation_size
 
     @property
@@ -43,8 +46,8 @@ class AmazonPolarity(TextDataModule):
 
     @property
     def label_values(self) -> dict[str, int]:
-        """Names, or the numbers of the publisher's file."""
-        return super().label_values | {"1": 0, "2": 1}
+        """Names or numbers; the publisher's files count from 1, copies laid out as on the Hub from 0."""
+        return super().label_values | ({"1": 0, "2": 1} if self._published_files() else {"0": 0, "1": 1})
 
     @property
     def split_off(self) -> dict[str, float | int]:
@@ -54,7 +57,11 @@ class AmazonPolarity(TextDataModule):
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """The publisher's two files, or what the Hub has."""
-        files = {split: Path(self.source) / f"{split}.csv" for split in ("train", "test")}
-        if any(path.is_file() for path in files.values()):
-            return {split: read_file(path, column_names=COLUMNS) for split, path in files.items() if path.is_file()}
+        files = self._published_files()
+        if files:
+            return {split: read_file(path, column_names=COLUMNS) for split, path in files.items()}
         return read_source(self.source, self.revision)
+
+    def _published_files(self) -> dict[str, Path]:
+        files = {split: Path(self.source) / f"{split}.csv" for split in ("train", "test")}
+        return {split: path for split, path in files.items() if path.is_file()}

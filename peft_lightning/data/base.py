@@ -12,7 +12,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
-from peft_lightning.data.files import stratified_split
+from peft_lightning.data.files import content_hash, stratified_split
 from peft_lightning.data.rows import checked_rows, encoded_rows
 from peft_lightning.errors import UserError
 
@@ -60,7 +60,12 @@ class TextDataModule(LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        for option, value, least in (("batch_size", batch_size, 1), ("max_length", max_length, 3)):
+        for option, value, least in (
+            ("batch_size", batch_size, 1),
+            ("max_length", max_length, 3),
+            ("num_workers", num_workers, 0),
+            ("split_seed", split_seed, 0),
+        ):
             if value < least:
                 raise UserError(f"{option} is {value}; give at least {least}.")
         self.source = source
@@ -121,7 +126,8 @@ class TextDataModule(LightningDataModule):
             if split in self.raw and not (split == "train" and taken):
                 self._checked[split] = self._check(split)
             elif split == "train" or split in taken:
-                self._checked |= stratified_split(self._check("train"), taken, "label", self.split_seed)
+                where = f"{self.source} (train)"
+                self._checked |= stratified_split(self._check("train"), taken, self.split_seed, where)
             if split not in self._checked:
                 raise UserError(
                     f"Data '{self.source}' has no {split} split; it has {', '.join([*self.raw, *taken])}. "
@@ -145,6 +151,12 @@ class TextDataModule(LightningDataModule):
     def sizes(self) -> dict[str, int]:
         """Number of rows of the splits that were loaded."""
         return {split: len(table) for split, table in self._encoded.items()}
+
+    def contents(self) -> dict[str, str]:
+        """Content hashes of the published tables that the loaded splits come from, by which changed data is told."""
+        taken_from_train = set(self._encoded) & set(self.split_off if "train" in self.raw else ())
+        tables = {"train" if split in taken_from_train else split for split in self._encoded}
+        return {split: content_hash(self.raw[split]) for split in sorted(tables)}
 
     def prepare_data(self) -> None:
         """On one process a node: downloads, checks and tokenises into the cache."""

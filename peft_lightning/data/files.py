@@ -1,17 +1,19 @@
 """Tables from files and from the Hub, with every fault named."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
+from datasets.utils import logging as datasets_logging
 
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
-SPLITS = ("train", "validation", "test")
 _SPLIT_STEMS = {
     "train": "train",
     "validation": "validation",
@@ -24,7 +26,8 @@ _SPLIT_STEMS = {
 def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
     """One CSV, TSV, JSON lines, Parquet or text file, memory-mapped from the cache of `datasets`.
 
-    A text file has one column, `text`, and a row a line.
+    In a TSV file quotes are ordinary characters, as in the files of GLUE. A text file has one column, `text`, and a row
+    a line.
 
     Args:
         path: The file; its ending says the format.
@@ -33,25 +36,36 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
     Raises:
         UserError: The file is missing, empty, of another format, or cannot be parsed.
     """
-    if path.suffix not in FORMATS:
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
         raise UserError(f"{path} is of no known format; give a file ending in {', '.join(FORMATS)}.")
     if not path.is_file():
         raise UserError(f"File {path} does not exist; give the path of a file that does.")
-    empty = UserError(f"File {path} is empty; give a file with at least one row.")
     if not path.stat().st_size:
-        raise empty
+        raise _empty(path)
+    verbosity = datasets_logging.get_verbosity()
+    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
-        options = _csv_options(path, column_names) if FORMATS[path.suffix] == "csv" else {}
-        builder = load_dataset_builder(FORMATS[path.suffix], data_files=str(path), **options)
+        options: dict[str, Any] = {"encoding": "utf-8-sig"} if kind == "text" else {}
+        if kind == "csv":
+            options = _csv_options(path, column_names)
+        builder = load_dataset_builder(kind, data_files=str(path), **options)
         builder.download_and_prepare()
         if not builder.info.splits["train"].num_examples:
-            raise empty
+            raise _empty(path)
         return builder.as_dataset(split="train")
     except UserError:
         raise
     except Exception as error:
         reason = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+        if isinstance(reason, OSError) and reason.filename and Path(reason.filename) != path:
+            raise UserError(
+                f"File {path} was read, but the cache of datasets cannot be written ({_first_line(reason)}); set "
+                "HF_HOME to a directory that can."
+            ) from error
         raise UserError(f"File {path} cannot be read: {_first_line(reason)}") from error
+    finally:
+        datasets_logging.set_verbosity(verbosity)
 
 
 def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
@@ -88,7 +102,7 @@ def split_files(directory: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(directory.iterdir()):
         split = _SPLIT_STEMS.get(path.stem)
-        if path.suffix in FORMATS and split:
+        if path.suffix.lower() in FORMATS and split:
             if split in found:
                 raise UserError(f"{found[split]} and {path} are both the {split} split; keep one of them.")
             found[split] = path
@@ -114,47 +128,86 @@ def require_column(table: Dataset, column: str, option: str, where: str) -> None
         )
 
 
-def stratified_split(table: Dataset, sizes: Mapping[str, float | int], column: str, seed: int) -> dict[str, Dataset]:
-    """Splits off parts that keep the proportions of the labels.
+def stratified_split(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
+    """Splits off parts that keep the proportions of the labels; all parts keep the order of the table.
 
     Args:
-        table: Rows with integer labels.
+        table: Rows with the columns `label`, a `ClassLabel`, and `row`.
         sizes: Name of each part to split off -> fraction of `table`, or number of rows.
-        column: The label column, a `ClassLabel`.
         seed: Seed of the split.
+        where: What to call the table in messages.
 
     Returns:
-        The parts, and what is left as `train`; each in the order of `table`.
+        The parts, and what is left as `train`.
 
     Raises:
-        UserError: A part or the rest would have fewer rows than there are labels.
+        UserError: A label has too few rows to be in every part, or a part is too large or too small.
     """
+    _check_label_counts(table, len(sizes) + 1, where)
     parts, rest, total = {}, table, len(table)
     for name, size in sizes.items():
         count = size if isinstance(size, int) else round(size * total)
         try:
-            both = rest.train_test_split(count, stratify_by_column=column, seed=seed)
+            both = rest.train_test_split(count, stratify_by_column="label", seed=seed)
         except ValueError as error:
             raise UserError(
-                f"A {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label is in both "
-                f"({error}); give more rows, or separate files for the splits."
+                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label is "
+                f"in both ({error}); give more rows, another size, or separate files for the splits."
             ) from error
         parts[name], rest = both["test"], both["train"]
-    return {"train": rest, **parts}
+    return {name: part.select(np.argsort(_column(part, "row"))) for name, part in {"train": rest, **parts}.items()}
+
+
+def content_hash(table: Dataset) -> str:
+    """Sixteen hexadecimal digits of all cells of a table, by which changed data is told."""
+    digest = hashlib.sha256("\x1f".join(table.column_names).encode())
+    for batch in table.with_format(None).iter(batch_size=10_000):
+        for cells in batch.values():
+            digest.update("\x1f".join(map(str, cells)).encode(errors="surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def _check_label_counts(table: Dataset, least: int, where: str) -> None:
+    labels = table.features["label"].names
+    counts = dict.fromkeys(labels, 0)
+    for number, count in zip(*np.unique(_column(table, "label"), return_counts=True), strict=True):
+        counts[labels[number]] = int(count)
+    for label, count in counts.items():
+        if 0 < count < least:
+            raise UserError(
+                f"{where}: label '{label}' has {count} rows, too few to be in each of {least} splits; correct the "
+                "label, give more rows, or separate files for the splits."
+            )
+
+
+def _column(table: Dataset, name: str) -> np.ndarray:
+    return np.asarray(table.with_format("numpy")[name][:])
 
 
 def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, Any]:
     """Options under which text stays text: a review that reads "NA" is not missing, and the label "01" no number."""
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    names = list(column_names or [])
-    if not names:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = next(csv.reader(file, delimiter=delimiter))
-        if len(set(names)) < len(names):
-            raise UserError(f"{path} has two columns of one name among {', '.join(names)}; rename one.")
-    features = Features({name: Value("string") for name in names})
+    tabs = path.suffix.lower() == ".tsv"
+    dialect: dict[str, Any] = {"delimiter": "\t" if tabs else ",", "quoting": csv.QUOTE_NONE if tabs else 0}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        records = (record for record in csv.reader(file, **dialect) if record)
+        names = list(column_names or next(records, []))
+        first = next(records, names)
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError(
+            f"{path} has no usable header: its first line is {', '.join(names)!r}; give each column a name of its own."
+        )
+    # pandas would take surplus fields of all rows for an index, and shift every column.
+    if len(first) > len(names):
+        raise UserError(
+            f"{path}, row 1 has {len(first)} fields and the header {len(names)}; quote fields that hold a delimiter."
+        )
     header = {"column_names": names, "header": None} if column_names else {}
-    return {"delimiter": delimiter, "features": features, "keep_default_na": False, **header}
+    features = Features({name: Value("string") for name in names})
+    return {**dialect, **header, "features": features, "keep_default_na": False}
+
+
+def _empty(path: Path) -> UserError:
+    return UserError(f"File {path} is empty; give a file with at least one row.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ def checked_rows(
     labels: list[str],
     label_values: Mapping[str, int],
 ) -> Dataset:
-    """Rows with the columns `text`, perhaps `text_pair`, and `label` as the number of a name in `labels`.
+    """Rows with `row`, their number in the table from 1, `text`, perhaps `text_pair`, and `label`, a number.
 
     Args:
         table: The table as published.
@@ -35,13 +35,13 @@ def checked_rows(
     for role, column in text_columns.items():
         require_column(table, column, f"--data.{role}_column", where)
     require_column(table, label_column, "--data.label_column", where)
-    features = Features({role: Value("string") for role in text_columns} | {"label": ClassLabel(names=labels)})
+    texts = {role: Value("string") for role in text_columns}
     return table.map(
         _check_batch,
         batched=True,
         with_indices=True,
         remove_columns=table.column_names,
-        features=features,
+        features=Features({"row": Value("int64"), **texts, "label": ClassLabel(names=labels)}),
         desc=f"Checking {where}",
         fn_kwargs={
             "where": where,
@@ -68,7 +68,7 @@ def encoded_rows(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     return table.map(
         _encode_batch,
         batched=True,
-        remove_columns=texts,
+        remove_columns=["row", *texts],
         desc=f"Tokenising {where}",
         fn_kwargs={"texts": texts, "tokenizer": tokenizer, "max_length": max_length},
     )
@@ -87,6 +87,11 @@ def check_texts(texts: Sequence[Any], where: str, column: str, first_row: int = 
             raise UserError(f"{where}, row {row}: column '{column}' holds {text!r}, which is no text; correct the row.")
 
 
+def label_text(value: Any) -> str:
+    """A label as its file writes it, without the blanks around it that nobody sees."""
+    return str(value).strip()
+
+
 def _check_batch(
     batch: dict[str, list],
     indices: list[int],
@@ -102,14 +107,15 @@ def _check_batch(
     numbers = []
     for index, value in zip(indices, batch[label_column], strict=True):
         known = declared is not None and isinstance(value, int) and 0 <= value < len(declared)
-        name = declared[value] if declared is not None and known else str(value)
+        name = declared[value] if declared is not None and known else label_text(value)
         if name not in label_values:
             raise UserError(
                 f"{where}, row {index + 1}: column '{label_column}' holds {value!r}, which is not one of the labels "
                 f"{labels}; correct the row, or declare the label."
             )
         numbers.append(label_values[name])
-    return {role: batch[column] for role, column in text_columns.items()} | {"label": numbers}
+    texts = {role: batch[column] for role, column in text_columns.items()}
+    return {"row": [index + 1 for index in indices], **texts, "label": numbers}
 
 
 def _encode_batch(

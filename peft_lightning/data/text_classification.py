@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from peft_lightning.data.base import TextDataModule
 from peft_lightning.data.files import FORMATS, label_names, read_file, read_source, require_column
+from peft_lightning.data.rows import label_text
 
 
 class TextClassification(TextDataModule):
@@ -49,13 +50,15 @@ class TextClassification(TextDataModule):
     @cached_property
     def _labels(self) -> list[str]:
         if self.declared_labels:
-            return [str(label) for label in self.declared_labels]
+            return [label_text(label) for label in self.declared_labels]
         split = "train" if "train" in self.raw else next(iter(self.raw))
         table = self.raw[split]
         require_column(table, self.label_column, "--data.label_column", f"{self.source} ({split})")
         declared = label_names(table, self.label_column)
-        found = {str(value) for value in table.unique(self.label_column) if value is not None and value != ""}
-        return declared or sorted(found, key=_numbers_first)
+        if declared:
+            return declared
+        found = {label_text(value) for value in table[self.label_column] if value is not None}
+        return sorted(found - {""}, key=_numbers_first)
 
     @property
     def split_off(self) -> dict[str, float | int]:
@@ -68,12 +71,14 @@ class TextClassification(TextDataModule):
     def raw(self) -> dict[str, Dataset]:
         """The file as one table, or the splits."""
         path = Path(self.source)
-        if path.is_file() or path.suffix in FORMATS:
+        if path.is_file() or path.suffix.lower() in FORMATS:
             return {"train": read_file(path)}
         return read_source(self.source, self.revision)
 
 
 def _numbers_first(label: str) -> tuple[bool, int, str]:
     """Sorts 2 before 10 and numbers before words."""
-    is_number = label.lstrip("-").isdigit()
-    return (not is_number, int(label) if is_number else 0, label)
+    try:
+        return (False, int(label), label)
+    except ValueError:
+        return (True, 0, label)

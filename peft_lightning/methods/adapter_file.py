@@ -5,6 +5,7 @@ is executed when it is read.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,16 @@ def write_adapter(directory: Path, tensors: Mapping[str, Tensor], config: Mappin
     weights, description = directory / WEIGHTS, directory / CONFIG
     if not overwrite and (weights.exists() or description.exists()):
         raise UserError(f"{directory} holds an adapter already; choose another directory or pass overwrite=True.")
+    text = json.dumps(config, indent=2) + "\n"
+    # Cloned because safetensors refuses tensors that share memory, as tied weights do.
+    separate = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    partial = [path.with_name(f".{path.name}.{os.getpid()}") for path in (weights, description)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Cloned because safetensors refuses tensors that share memory, as tied weights do.
-        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, weights)
-        description.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file(separate, partial[0])
+        partial[1].write_text(text, encoding="utf-8")
+        os.replace(partial[0], weights)
+        os.replace(partial[1], description)
     except (OSError, SafetensorError) as error:
         raise UserError(f"The adapter cannot be written to {directory}: {error}.") from error
     return directory

@@ -1,6 +1,7 @@
 """What all adaptation methods share: the steps, the optimizer, the trained state, the way back."""
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from transformers import Pipeline, PreTrainedModel
 from peft_lightning.backbone import Backbone, load_tokenizer
 from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_file import write_adapter
-from peft_lightning.methods.optimization import Schedule, parameter_groups, warmup_and_decay
+from peft_lightning.methods.arguments import constructor_arguments
+from peft_lightning.methods.optimization import Schedule, check_options, parameter_groups, warmup_and_decay
 from peft_lightning.methods.parameters import ParameterReport
 from peft_lightning.methods.trained_state import RECORD, check_identity, check_tensors, identity, trained_names
 from peft_lightning.tasks import Batch, build_task
@@ -69,12 +71,8 @@ class AdaptationMethod(LightningModule):
         super().__init__()
         # Called here, it finds the arguments of every subclass constructor on the way down as well.
         self.save_hyperparameters()
-        if lr <= 0:
-            raise UserError(f"lr is {lr}; give a learning rate above 0.")
-        if weight_decay < 0:
-            raise UserError(f"weight_decay is {weight_decay}; give a value of at least 0.")
-        if not 0 <= warmup <= 1:
-            raise UserError(f"warmup is {warmup}; give a fraction of all steps, from 0 to 1.")
+        self._arguments = constructor_arguments(self, inspect.currentframe())
+        check_options(lr, weight_decay, betas, eps, warmup, schedule)
         self.task = build_task(task)
         self.backbone = Backbone(backbone, self.task, revision, gradient_checkpointing)
         self.adapt(self.backbone)
@@ -95,7 +93,9 @@ class AdaptationMethod(LightningModule):
 
         Runs once, after the pretrained weights are loaded, so that loading re-initialises nothing.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to override adapt(backbone)")
+        raise UserError(
+            f"{type(self).__name__} is no method: it does not override adapt(backbone); choose one that does."
+        )
 
     # Steps
 
@@ -107,7 +107,7 @@ class AdaptationMethod(LightningModule):
         """The loss of one batch."""
         loss = self.task.loss(self(batch), batch)
         size = len(batch["labels"])
-        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
@@ -122,6 +122,22 @@ class AdaptationMethod(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
         """What the task reads from the output, one dict a row."""
         return self.task.decode(self(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts counting anew."""
+        self._start_counting(self.val_metrics, self.val_loss)
+
+    def on_test_epoch_start(self) -> None:
+        """Starts counting anew."""
+        self._start_counting(self.test_metrics, self.test_loss)
+
+    @staticmethod
+    def _start_counting(metrics: MetricCollection, loss: MeanMetric) -> None:
+        # Lightning resets metrics after `trainer.validate` in inference mode, whose tensors `fit` cannot change.
+        metrics.reset()
+        # A model in bfloat16 casts the sums of its metrics, and a sum in bfloat16 stops growing.
+        loss.set_dtype(torch.float32)
+        loss.reset()
 
     def _evaluate(self, stage: str, metrics: MetricCollection, loss: MeanMetric, batch: Batch) -> None:
         output = self(batch)
@@ -139,6 +155,8 @@ class AdaptationMethod(LightningModule):
         Raises:
             UserError: It has not.
         """
+        if self.backbone.position_room is None:
+            return
         room = self.backbone.position_room - self.virtual_tokens
         if self.task.max_length > room:
             virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
@@ -174,13 +192,17 @@ class AdaptationMethod(LightningModule):
         return ParameterReport.of(self.backbone)
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The trained tensors by name: all that tells this model from the pretrained one."""
-        return {name: tensor for name, tensor in self.state_dict().items() if name in self._trained}
+        """The trained tensors by name: all that tells this model from the pretrained one.
+
+        Raises:
+            UserError: The model does not have all of them at this moment.
+        """
+        return self._only_trained(self.state_dict())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps frozen tensors out of the file and notes where the trained ones come from."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if name in self._trained}
+        checkpoint["state_dict"] = self._only_trained(checkpoint["state_dict"])
+        checkpoint["hyper_parameters"] = self._arguments
         checkpoint[RECORD] = identity(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -190,20 +212,20 @@ class AdaptationMethod(LightningModule):
             UserError: It was not.
         """
         check_identity(checkpoint.get(RECORD), self, "The checkpoint")
-        theirs = checkpoint["hyper_parameters"]["task"].get("labels")
+        theirs = checkpoint["hyper_parameters"].get("task", {}).get("labels")
         ours = self.hparams.task.get("labels")
         if theirs != ours:
             raise UserError(f"The checkpoint was trained for the labels {theirs}, and the data has {ours}.")
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Loads trained tensors; the frozen rest stays as it was loaded from the backbone.
+        """Copies trained tensors; the frozen rest stays as it was loaded from the backbone.
 
         Raises:
             UserError: A trained tensor is missing, has another shape, or one that is not trained here is given.
         """
-        wanted = {name: tensor for name, tensor in self.state_dict().items() if name in self._trained}
-        check_tensors(state_dict, wanted, "The checkpoint", type(self).__name__)
-        super().load_state_dict(state_dict, strict=False, assign=assign)
+        check_tensors(state_dict, self.trained_state(), "The checkpoint", type(self).__name__)
+        # Never assigned: the backbone keeps hold of the parameter objects that it has.
+        super().load_state_dict(state_dict, strict=False)
         return _IncompatibleKeys([], [])
 
     def save_adapter(self, directory: str | Path, overwrite: bool = False) -> Path:
@@ -212,7 +234,7 @@ class AdaptationMethod(LightningModule):
         Raises:
             UserError: The directory holds an adapter already and `overwrite` is false, or cannot be written.
         """
-        config = {RECORD: identity(self), "hyper_parameters": dict(self.hparams)}
+        config = {RECORD: identity(self), "hyper_parameters": self._arguments}
         return write_adapter(Path(directory), self.trained_state(), config, overwrite)
 
     # The way back, and out
@@ -226,6 +248,8 @@ class AdaptationMethod(LightningModule):
     @contextmanager
     def layers_removed(self, first: int, last: int, layer_norms: bool = False) -> Iterator[None]:
         """Within this context the layers `first` to `last`, both included, are not adapted.
+
+        What was inserted outside the layers stays, so that removing all layers need not be the same as `disabled`.
 
         Args:
             first: Number of the first layer, counted from 0 at the input.
@@ -257,8 +281,9 @@ class AdaptationMethod(LightningModule):
             A new transformers model without inserted modules that computes the same; this object stays as it is.
 
         Raises:
-            UserError: The method is not a change of weights.
+            UserError: The method is not a change of weights, or is disabled at this moment.
         """
+        self._check_complete("merged")
         for insertion in self.backbone.insertions:
             if not hasattr(insertion.module, "merge"):
                 reason = getattr(insertion.module, "cannot_merge", "its modules have no merge()")
@@ -274,13 +299,41 @@ class AdaptationMethod(LightningModule):
         """A transformers pipeline with the run's label names, which cuts texts where training cut them.
 
         Args:
-            device: Where to compute, for example `cuda:0`; this object moves there.
+            device: Where to compute, for example `cuda:0`; the model moves there.
+
+        Returns:
+            The pipeline; it computes with this object's own model, which is in evaluation mode from now on.
         """
         tokenizer = load_tokenizer(self.backbone.name, self.backbone.revision)
         return self.task.pipeline(self.eval().backbone.model, tokenizer, device)
 
+    def _only_trained(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self._check_complete("saved")
+        found = {name: tensor for name, tensor in state.items() if name in self._trained}
+        if found.keys() != self._trained:
+            lost = sorted(self._trained - found.keys())
+            raise UserError(
+                f"{len(lost)} trained tensors are not where they were, among them {lost[0]}, so that this "
+                f"{type(self).__name__} cannot be saved or loaded; to compile it use method.compile(), in place."
+            )
+        return found
+
+    def _check_complete(self, purpose: str) -> None:
+        if not self.backbone.complete:
+            raise UserError(
+                f"This {type(self).__name__} is disabled or removed and cannot be {purpose} like that; leave the "
+                "context first, or load it again."
+            )
+
     def _check_declared(self) -> None:
-        """Refuses a method that trains what it did not declare: such tensors would be counted and removed wrongly."""
+        """Refuses a method whose tensors would be counted, saved or removed wrongly."""
+        fixed = {id(p) for p in self.backbone.pretrained.values()}
+        lost = [name for name, p in self.named_parameters() if not p.requires_grad and id(p) not in fixed]
+        if lost:
+            raise TypeError(
+                f"{type(self).__name__}.adapt froze {lost[0]}, which no file would hold; make it a buffer with "
+                "register_buffer, or train it."
+            )
         declared = {id(p) for insertion in self.backbone.insertions for p in insertion.module.parameters()}
         declared |= {id(p) for p in self.backbone.head.values()}
         declared |= {id(self.backbone.pretrained[name]) for name in self.backbone.roles}

@@ -1,6 +1,6 @@
 """Full fine-tuning: every weight of the backbone and the head (Devlin et al. 2019, section 3.2).
 
-Nothing is inserted, so there is nothing to merge, and disabled means the pretrained values.
+Nothing is inserted: disabled means the pretrained values, and `merge` gives a copy of the fine-tuned model.
 """
 
 from typing import Any

@@ -8,7 +8,8 @@ Parameters: `2 L (2 m d + m + d)`, and `(2 L + 1) 2 d` for the LayerNorms.
 
 Where paper and official code differ: the paper draws the weights with standard deviation 1e-2, the code with 1e-3; the
 paper does not name the activation, the code uses the tanh approximation of GELU where `gelu` here is exact
-(`gelu_new` is the approximation); the code's Adam lacks the bias correction. Defaults follow the paper.
+(`gelu_new` is the approximation); the code's Adam lacks the bias correction and has eps 1e-6; its head starts from a
+truncated normal with standard deviation 0.02, transformers' from a normal. Defaults follow the paper.
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ class Houlsby(AdaptationMethod):
         kwargs: Arguments of `AdaptationMethod`.
     """
 
-    identity_tolerance = 0.05
+    identity_tolerance = 2e-3
 
     def __init__(
         self,

@@ -16,13 +16,14 @@ class LinearProbe(AdaptationMethod):
 
     Args:
         lr: Peak learning rate.
+        weight_decay: AdamW's weight decay.
         kwargs: Arguments of `AdaptationMethod`.
     """
 
     identity_tolerance = 0.0
 
-    def __init__(self, lr: float = 1e-3, **kwargs: Any):
-        super().__init__(lr=lr, **kwargs)
+    def __init__(self, lr: float = 1e-2, weight_decay: float = 0.0, **kwargs: Any):
+        super().__init__(lr=lr, weight_decay=weight_decay, **kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
         """Leaves the backbone as it is."""

@@ -8,7 +8,7 @@ import torch
 from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_file import read_adapter
 from peft_lightning.methods.base import AdaptationMethod
-from peft_lightning.methods.trained_state import RECORD
+from peft_lightning.methods.trained_state import RECORD, class_name
 
 
 def load_checkpoint(path: str | Path, **options: Any) -> AdaptationMethod:
@@ -21,15 +21,23 @@ def load_checkpoint(path: str | Path, **options: Any) -> AdaptationMethod:
     Raises:
         UserError: The file cannot be read, or does not fit the method that it names.
     """
+    return _build(read_checkpoint(path), options, str(path))
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, without running anything that a file asks for.
+
+    Raises:
+        UserError: The file cannot be read or is none of ours.
+    """
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"Checkpoint {path} cannot be read ({_first_line(error)}); give one that a run wrote."
-        ) from error
-    if not isinstance(checkpoint, dict) or RECORD not in checkpoint:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"Checkpoint {path} cannot be read ({reason}); give one that a run wrote.") from error
+    if not isinstance(content, dict) or not {RECORD, "hyper_parameters", "state_dict"} <= content.keys():
         raise UserError(f"{path} was not written by peft_lightning; give a checkpoint of one of its runs.")
-    return _build(checkpoint[RECORD]["method"], checkpoint, options, str(path))
+    return content
 
 
 def load_adapter(directory: str | Path, **options: Any) -> AdaptationMethod:
@@ -45,32 +53,31 @@ def load_adapter(directory: str | Path, **options: Any) -> AdaptationMethod:
     tensors, config = read_adapter(Path(directory))
     if RECORD not in config or "hyper_parameters" not in config:
         raise UserError(f"{directory} was not written by peft_lightning; give a folder that save_adapter wrote.")
-    checkpoint = config | {"state_dict": tensors}
-    return _build(config[RECORD]["method"], checkpoint, options, str(directory))
+    return _build(config | {"state_dict": tensors}, options, str(directory))
 
 
-def _build(class_path: str, checkpoint: dict[str, Any], options: dict[str, Any], source: str) -> AdaptationMethod:
-    method = _imported_method(class_path, source)(**checkpoint["hyper_parameters"] | options)
+def _build(checkpoint: dict[str, Any], options: dict[str, Any], source: str) -> AdaptationMethod:
+    method = _imported_method(checkpoint[RECORD]["method"], source)(**checkpoint["hyper_parameters"] | options)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"])
     return method.eval()
 
 
 def _imported_method(class_path: str, source: str) -> type[AdaptationMethod]:
-    """The class of that name among those already imported: a file must not make us import code."""
-    known = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(AdaptationMethod)}
-    if class_path not in known:
+    """The class of that path, or else the only one of that name, among those already imported.
+
+    A file must not make us import code. Of classes that were defined again, as in a notebook, it is the last.
+    """
+    classes = _subclasses(AdaptationMethod)
+    at_path = [cls for cls in classes if f"{cls.__module__}.{cls.__qualname__}" == class_path]
+    of_name = [cls for cls in classes if cls.__name__ == class_name(class_path)]
+    if not at_path and len(of_name) != 1:
         raise UserError(
-            f"{source} was trained by {class_path}, which is not imported; "
-            f"import {class_path.rpartition('.')[0]} first."
+            f"{source} was trained by {class_path}, which is not imported; import the module that defines it first."
         )
-    return known[class_path]
+    return at_path[-1] if at_path else of_name[0]
 
 
 def _subclasses(cls: type[AdaptationMethod]) -> list[type[AdaptationMethod]]:
     children = cls.__subclasses__()
     return children + [found for child in children for found in _subclasses(child)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

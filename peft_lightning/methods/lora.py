@@ -30,6 +30,8 @@ class LoRA(AdaptationMethod):
         dropout: Probability with which an entry of the input is dropped before A.
         targets: Sites of linear maps: query, key, value, attention_dense, ffn_in, ffn_out.
         lr: Peak learning rate; Table 9 has 4e-4 and 5e-4 for RoBERTa-base.
+        weight_decay: AdamW's weight decay; Table 9 names none, the released scripts have 0.1.
+        warmup: Fraction of all steps in which the learning rate rises from 0 (Table 9).
         kwargs: Arguments of `AdaptationMethod`.
     """
 
@@ -42,18 +44,21 @@ class LoRA(AdaptationMethod):
         dropout: float = 0.0,
         targets: Sequence[str] = ("query", "value"),
         lr: float = 5e-4,
+        weight_decay: float = 0.0,
+        warmup: float = 0.06,
         **kwargs: Any,
     ):
-        super().__init__(lr=lr, **kwargs)
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup=warmup, **kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
         """Puts an update beside each target map."""
         options = self.hparams
-        if not options.targets:
+        targets = options.targets
+        if isinstance(targets, str) or not targets or len(set(targets)) < len(targets):
             raise UserError(
-                "targets is empty; give at least one linear map, for example --model.targets [query,value]."
+                f"targets is {targets!r}; give a list of linear maps, each once, for example [query,value]."
             )
-        for site in backbone.sites(*options.targets):
+        for site in backbone.sites(*targets):
             linear = backbone.module_at(site)
             if not isinstance(linear, nn.Linear):
                 raise UserError(f"targets holds '{site.name}', which is no linear map; give query, key, value, ...")

@@ -1,5 +1,6 @@
 """AdamW on what is trained, with warm-up and decay."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +12,28 @@ from peft_lightning.errors import UserError
 
 Schedule = Literal["linear", "cosine", "constant"]
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def check_options(
+    lr: float, weight_decay: float, betas: Sequence[float], eps: float, warmup: float, schedule: str
+) -> None:
+    """Checks the options of the optimizer before anything is loaded.
+
+    Raises:
+        UserError: One of them is impossible.
+    """
+    if lr <= 0:
+        raise UserError(f"lr is {lr}; give a learning rate above 0.")
+    if weight_decay < 0:
+        raise UserError(f"weight_decay is {weight_decay}; give a value of at least 0.")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise UserError(f"betas is {list(betas)}; give two numbers of at least 0 and below 1.")
+    if eps <= 0:
+        raise UserError(f"eps is {eps}; give a number above 0.")
+    if not 0 <= warmup <= 1:
+        raise UserError(f"warmup is {warmup}; give a fraction of all steps, from 0 to 1.")
+    if schedule not in _SCHEDULERS:
+        raise UserError(f"schedule is '{schedule}'; give one of {', '.join(_SCHEDULERS)}.")
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
@@ -36,8 +59,10 @@ def warmup_and_decay(
         total_steps: Number of optimizer steps of the whole run.
 
     Raises:
-        UserError: The run has no end, so that nothing can be a fraction of it.
+        UserError: The run has no end, so that warm-up and decay cannot be fractions of it.
     """
+    if total_steps == float("inf") and schedule == "constant" and warmup == 0:
+        total_steps = 0
     if total_steps == float("inf"):
         raise UserError("The learning rate schedule needs an end: give --trainer.max_epochs or --trainer.max_steps.")
     return get_scheduler(

@@ -14,7 +14,7 @@ class ParameterReport:
 
     Args:
         method: Trained parameters that belong to the method: what it inserted, and what it is about in the backbone.
-        head: Trained parameters that the backbone's file does not hold: the task's head.
+        head: Trained parameters outside the backbone: the task's head, and a pooler that the backbone's file lacks.
         layer_norm: LayerNorm parameters that are trained beside the method.
         trained: The sum of the three.
         backbone: All pretrained parameters, trained or not.

@@ -1,14 +1,14 @@
 """P-Tuning v2 (Liu et al. 2022, arXiv:2110.07602; code: THUDM/P-tuning-v2).
 
 Trained keys and values `P_k, P_v [n, d]` in front of those of the text, in every layer: `K' = [P_k; K]`,
-`V' = [P_v; V]`, with the dropout of the backbone's hidden states on them. Trained with them: the head. Tokens of the
+`V' = [P_v; V]`, with dropout on them. Trained with them: the head. Tokens of the
 text are at the positions n, n + 1, ..., as if the prefix stood in the sequence.
 
 Parameters: `2 n d L`.
 
-Where paper and official code differ: none is known of the formula. The code initialises with N(0, 1), which its own
-loading then overwrites with N(0, 0.02); the latter is the default here. On RoBERTa the official code classifies on a
-frozen pooler where this uses the model's own head.
+Where this differs from the official code: it initialises with N(0, 1), which its own loading then overwrites with
+N(0, 0.02), the default here; its dropout is the backbone's `hidden_dropout_prob`, which is 0.1 for BERT and RoBERTa, as
+here; on RoBERTa it classifies with a linear map of the (frozen) pooler, where this trains the model's own head.
 """
 
 from typing import Any
@@ -28,6 +28,8 @@ class PTuningV2(AdaptationMethod):
         init_std: Standard deviation of the initial prefix.
         shift_positions: Whether the text is moved n positions on, as in the official code.
         lr: Peak learning rate; the official scripts use 5e-3 to 6e-2.
+        weight_decay: AdamW's weight decay; the official scripts leave it at 0.
+        warmup: Fraction of all steps in which the learning rate rises from 0; the official scripts have none.
         kwargs: Arguments of `AdaptationMethod`.
     """
 
@@ -38,9 +40,11 @@ class PTuningV2(AdaptationMethod):
         init_std: float = 0.02,
         shift_positions: bool = True,
         lr: float = 7e-3,
+        weight_decay: float = 0.0,
+        warmup: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(lr=lr, **kwargs)
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup=warmup, **kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
         """Gives every attention a prefix and moves the text behind it."""

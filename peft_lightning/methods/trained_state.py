@@ -64,20 +64,22 @@ def identity(method: "AdaptationMethod") -> dict[str, Any]:
 def check_identity(record: Mapping[str, Any] | None, method: "AdaptationMethod", source: str) -> None:
     """Checks that a file was made by the same method on the same pretrained weights.
 
+    Methods are told apart by class name, not by module: code moves, and every tensor is checked beside.
+
     Raises:
         UserError: It was not, or is no file of this project.
     """
     if not record:
         raise UserError(f"{source} was not written by peft_lightning; give a checkpoint of one of its runs.")
     here = identity(method)
-    if record["format"] != FORMAT:
+    if record.get("format") != FORMAT:
         raise UserError(
-            f"{source} has format {record['format']} and this version of peft_lightning reads format {FORMAT}; "
+            f"{source} has format {record.get('format')} and this version of peft_lightning reads format {FORMAT}; "
             "load it with the version that wrote it."
         )
-    if record["method"] != here["method"]:
+    if class_name(record["method"]) != class_name(here["method"]):
         raise UserError(
-            f"{source} was trained by {_short(record['method'])}, not by {_short(here['method'])}; choose the "
+            f"{source} was trained by {class_name(record['method'])}, not by {class_name(here['method'])}; choose the "
             "method of the file or another file."
         )
     if record["backbone_fingerprint"] != here["backbone_fingerprint"]:
@@ -92,5 +94,6 @@ def _some(names: list[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _short(class_path: str) -> str:
+def class_name(class_path: str) -> str:
+    """The last part of a dotted path."""
     return class_path.rpartition(".")[2]

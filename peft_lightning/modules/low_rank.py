@@ -29,6 +29,8 @@ class LowRank(nn.Module):
         super().__init__()
         if not 1 <= rank <= min(inputs, outputs):
             raise UserError(f"rank is {rank}; give one between 1 and {min(inputs, outputs)}, the size of the weights.")
+        if alpha <= 0:
+            raise UserError(f"alpha is {alpha}; give a number above 0.")
         self.A = nn.Parameter(torch.empty(rank, inputs))
         self.B = nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.A, a=5**0.5)

@@ -27,6 +27,8 @@ class Prefix(nn.Module):
         super().__init__()
         if length < 1:
             raise UserError(f"prompt_length is {length}; give a length of at least 1.")
+        if init_std < 0:
+            raise UserError(f"init_std is {init_std}; give a standard deviation of at least 0.")
         self.key = nn.Parameter(torch.randn(length, heads, head_size) * init_std)
         self.value = nn.Parameter(torch.randn(length, heads, head_size) * init_std)
         self.dropout = make_dropout(dropout)

@@ -23,7 +23,10 @@ def build_task(description: Mapping[str, Any]) -> Task:
     kind = options.pop("type", None)
     if kind not in TASKS:
         raise UserError(f"There is no task '{kind}'; the tasks are {', '.join(TASKS)}.")
-    return TASKS[kind](**options)
+    try:
+        return TASKS[kind](**options)
+    except TypeError as error:
+        raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
 
 
 __all__ = ["TASKS", "Batch", "Classification", "Task", "build_task"]

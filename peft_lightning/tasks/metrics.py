@@ -15,8 +15,8 @@ class Matthews(MulticlassConfusionMatrix):
 
     def compute(self) -> Tensor:
         """The coefficient, a scalar."""
-        counts = self.confmat.double()
+        counts = self.confmat.cpu().double()
         true, predicted, total = counts.sum(1), counts.sum(0), counts.sum()
         covariance = counts.trace() * total - true @ predicted
         spread = (total**2 - predicted @ predicted) * (total**2 - true @ true)
-        return torch.where(spread > 0, covariance / spread.sqrt(), 0.0).float()
+        return torch.where(spread > 0, covariance / spread.sqrt(), 0.0).to(self.confmat.device, torch.float32)

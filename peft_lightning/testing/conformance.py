@@ -13,9 +13,11 @@ says what went wrong.
 
 import copy
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ class Case:
         options: Arguments of the method.
         count: The formula for the number of trained parameters that are neither the head's nor those of LayerNorms
             beside the method; None leaves that check out.
+        merges: Whether `merge` works; None leaves it to the method to merge or to say why not.
     """
 
     method: type[AdaptationMethod]
@@ -52,6 +55,7 @@ class Case:
     directory: Path
     options: Mapping[str, Any] = field(default_factory=dict)
     count: Callable[[Backbone], int] | None = None
+    merges: bool | None = None
 
     def build(self, seed: int = 0, **options: Any) -> AdaptationMethod:
         """The method in evaluation mode; the seed draws head and inserted modules."""
@@ -76,15 +80,23 @@ class Case:
 
 
 def dropout_is_on_in_training(case: Case) -> None:
-    """Every dropout of backbone and method is in training mode inside `fit`, even after an evaluation."""
+    """Every dropout of backbone and method is in training mode inside `fit`, before and after a validation."""
     modes: dict[str, bool] = {}
 
     class Watch(Callback):
         def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-            modes.update({n: m.training for n, m in pl_module.named_modules() if isinstance(m, nn.Dropout)})
+            modes.update(
+                {
+                    f"{name} in step {trainer.global_step}": module.training
+                    for name, module in pl_module.named_modules()
+                    if isinstance(module, nn.Dropout)
+                }
+            )
 
     method = case.build()
-    _fit(method, case, steps=1, callbacks=[Watch()])
+    trainer = _trainer(case, steps=3, callbacks=[Watch()], val_check_interval=1)
+    trainer.validate(method, _loader(case, 1), verbose=False)
+    trainer.fit(method, _loader(case, 3), _loader(case, 1))
     _check(bool(modes), "the model has no dropout module to look at")
     _check(all(modes.values()), f"dropout is off in training: {[name for name, on in modes.items() if not on]}")
 
@@ -102,7 +114,7 @@ def only_declared_parameters_train(case: Case) -> None:
                     if parameter.grad is not None and parameter.grad.count_nonzero():
                         gradients[name] = True
 
-    _fit(method, case, steps=3, callbacks=[Watch()])
+    _trainer(case, steps=3, callbacks=[Watch()]).fit(method, _loader(case, 3))
     trained = method.trained_state()
     for name, tensor in method.state_dict().items():
         moved = not torch.equal(tensor, before[name])
@@ -167,7 +179,7 @@ def wrong_files_are_refused(case: Case) -> None:
         ("unexpected", state | {f"{name}.copy": tensor}),
         ("other sizes", state | {name: torch.cat([tensor, tensor])}),
     ):
-        message = _refusal(method, wrong)
+        message = _refusal(partial(method.load_state_dict, wrong))
         _check(
             fault in message and name in message,
             f"a state dict with a tensor {fault} is not refused by name: {message}",
@@ -186,6 +198,8 @@ def disabling_is_exact_and_temporary(case: Case) -> None:
     with suppress(KeyError), method.disabled():
         raise KeyError
     _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself after an error")
+    with method.disabled():
+        _check("disabled" in _refusal(method.trained_state), "it can be saved while it is disabled")
 
 
 def layers_can_be_removed(case: Case) -> None:
@@ -236,7 +250,9 @@ def merging_is_exact_or_refused(case: Case) -> None:
         merged = method.merge()
     except UserError as refusal:
         _check("cannot be merged" in str(refusal), f"merge is refused without a reason: {refusal}")
+        _check(not case.merges, f"merge is refused: {refusal}")
         return
+    _check(case.merges is not False, "merge is not refused")
     _check(merged.state_dict().keys() == _pretrained(case).state_dict().keys(), "the merged model has other keys")
     with torch.no_grad():
         output = merged.eval()(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
@@ -278,6 +294,34 @@ def gradient_checkpointing_changes_nothing(case: Case) -> None:
             _check_close(other, gradient, 1e-5, f"{name}: another gradient under checkpointing")
 
 
+def copies_are_independent(case: Case) -> None:
+    """A deep copy and a pickled copy compute the same, and changing them changes nothing here."""
+    method, batch = case.trained(), case.batch()
+    logits = _logits(method, batch)
+    for how, twin in (("deep", copy.deepcopy(method)), ("pickled", pickle.loads(pickle.dumps(method)))):
+        _check(torch.equal(_logits(twin, batch), logits), f"the {how} copy gives other logits")
+        with twin.disabled():
+            _check(torch.equal(_logits(method, batch), logits), f"disabling the {how} copy disables the original")
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.zero_()
+        twin.remove()
+        _check(torch.equal(_logits(method, batch), logits), f"changing the {how} copy changes the original")
+
+
+def mixed_precision_works(case: Case) -> None:
+    """Under bfloat16 autocast a step gives finite gradients, and what is trained stays float32."""
+    method, batch = case.build().train(), case.batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = method.task.loss(method(batch), batch)
+    loss.backward()
+    for name, parameter in method.named_parameters():
+        if parameter.requires_grad:
+            _check(parameter.dtype == torch.float32, f"{name} is {parameter.dtype}")
+            finite = parameter.grad is not None and bool(parameter.grad.isfinite().all())
+            _check(finite, f"{name} has no finite gradient in bfloat16")
+
+
 def options_are_plain_values(case: Case) -> None:
     """The saved options are numbers, strings and lists, and build the same method again."""
     method = case.build()
@@ -307,29 +351,33 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     merging_is_exact_or_refused,
     parameter_report_is_right,
     gradient_checkpointing_changes_nothing,
+    copies_are_independent,
+    mixed_precision_works,
     options_are_plain_values,
 )
 
 
-def _fit(method: AdaptationMethod, case: Case, steps: int, callbacks: list[Callback]) -> Trainer:
-    trainer = Trainer(
+def _trainer(case: Case, steps: int = 1, **options: Any) -> Trainer:
+    return Trainer(
         accelerator="cpu",
         max_steps=steps,
-        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=case.directory,
+        **options,
     )
-    batches: Any = [case.batch()] * steps
-    trainer.fit(method, DataLoader(batches, batch_size=None))
-    return trainer
+
+
+def _loader(case: Case, batches: int) -> DataLoader:
+    examples: Any = [case.batch()] * batches
+    return DataLoader(examples, batch_size=None)
 
 
 def _save_checkpoint(method: AdaptationMethod, case: Case) -> Path:
     path = case.directory / "method.ckpt"
-    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=case.directory)
+    trainer = _trainer(case)
     trainer.strategy.connect(method)
     trainer.save_checkpoint(path, weights_only=True)
     return path
@@ -362,9 +410,9 @@ def _fresh(case: Case, method: AdaptationMethod) -> int:
     return sum(p.numel() for name, p in method.backbone.head.items() if name.startswith(prefix))
 
 
-def _refusal(method: AdaptationMethod, state: Mapping[str, Tensor]) -> str:
+def _refusal(action: Callable[[], Any]) -> str:
     try:
-        method.load_state_dict(state)
+        action()
     except UserError as error:
         return str(error)
     return "it is accepted"

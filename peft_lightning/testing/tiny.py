@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 WORDS = (
     "a an and are as at bad best but dull ever film for from fun good great has heart in is it like little makes more "
@@ -33,7 +33,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 MODEL_TYPES = tuple(_CONFIGS)
 
 
-def save_tiny_backbone(model_type: str, directory: str | Path, seed: int = 0) -> Path:
+def save_tiny_backbone(model_type: str, directory: str | Path, seed: int = 0, **options: Any) -> Path:
     """Saves a random three-layer backbone without head, and a tokenizer of some fifty words.
 
     All weights, those of the LayerNorms included, are drawn with a standard deviation of 0.3, so that layers differ
@@ -43,13 +43,15 @@ def save_tiny_backbone(model_type: str, directory: str | Path, seed: int = 0) ->
         model_type: One of `MODEL_TYPES`.
         directory: Where to save; made if it does not exist.
         seed: Seed of the weights.
+        options: Override the configuration, for example `num_hidden_layers=1`.
 
     Returns:
         The directory.
     """
     directory = Path(directory)
     tokenizer = _tokenizer(model_type)
-    config = _config(model_type, tokenizer)
+    sizes = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = AutoConfig.for_model(model_type, **_CONFIGS[model_type] | sizes | options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModel.from_config(config)
@@ -60,11 +62,6 @@ def save_tiny_backbone(model_type: str, directory: str | Path, seed: int = 0) ->
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
-
-
-def _config(model_type: str, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
-    options = _CONFIGS[model_type] | {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    return AutoConfig.for_model(model_type, **options)
 
 
 def _tokenizer(model_type: str) -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ from transformers import GPT2Config, GPT2Model
 from peft_lightning.backbone import ARCHITECTURES, Backbone
 from peft_lightning.errors import UserError
 from peft_lightning.tasks import build_task
-from peft_lightning.testing import MODEL_TYPES
+from peft_lightning.testing import MODEL_TYPES, save_tiny_backbone
 
 TASK = build_task({"type": "classification", "labels": ["bad", "good"], "max_length": 16})
 SIZES = {
@@ -62,6 +62,13 @@ def test_output_sites_see_what_is_added_to_the_residual(model_type, tiny):
 def test_layer_norms_are_all_of_the_backbone(model_type, tiny):
     backbone = Backbone(str(tiny(model_type)), TASK)
     everywhere = {id(m) for m in backbone.model.base_model.modules() if isinstance(m, nn.LayerNorm)}
+    assert {id(norm) for norm in backbone.layer_norms} == everywhere
+
+
+def test_the_convolution_of_large_deberta_models_has_a_layer_norm_too(tmp_path):
+    backbone = Backbone(str(save_tiny_backbone("deberta-v2", tmp_path, conv_kernel_size=3, conv_act="gelu")), TASK)
+    everywhere = {id(m) for m in backbone.model.base_model.modules() if isinstance(m, nn.LayerNorm)}
+    assert len(everywhere) == 2 * 3 + 3
     assert {id(norm) for norm in backbone.layer_norms} == everywhere
 
 

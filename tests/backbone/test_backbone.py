@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from peft_lightning.backbone import Backbone
+from peft_lightning.backbone import Backbone, Site
 from peft_lightning.errors import UserError
 from peft_lightning.modules import Prefix
 from peft_lightning.tasks import build_task
@@ -65,7 +65,7 @@ def test_sites_inside_a_replaced_part_are_still_found(backbone):
             return base(*inputs)
 
     layer = backbone.layers[2]
-    outer = layer.sites["ffn_output"].__class__("ffn", f"{layer.path}.output", 2)
+    outer = Site("ffn", f"{layer.path}.output", 2)
     backbone.replace(outer, Whole())
     backbone.insert_after(layer.sites["ffn_output"], Add(1.0))
     assert backbone.insertions[1].path == f"{layer.path}.output.base.dropout"
@@ -99,3 +99,21 @@ def test_inserted_modules_follow_the_mode_of_the_model(backbone):
 def test_the_room_for_positions_counts_from_the_padding_id_on_roberta(tiny):
     assert Backbone(str(tiny("bert")), TASK).position_room == 64
     assert Backbone(str(tiny("roberta")), TASK).position_room == 62
+    assert Backbone(str(tiny("deberta-v2")), TASK).position_room is None
+
+
+@pytest.mark.parametrize("verb", ["replace", "insert_after"])
+def test_a_prefix_reaches_attention_behind_what_was_put_there(tiny, verb):
+    class Through(nn.Module):
+        def forward(self, first, *inputs, **options):
+            return first(*inputs, **options) if verb == "replace" else first
+
+    ids = torch.tensor([[1, 5, 6, 7, 2]])
+    backbone = Backbone(str(tiny()), TASK).eval()
+    bare = backbone(input_ids=ids).logits
+    for site in backbone.sites("attention"):
+        getattr(backbone, verb)(site, Through())
+        backbone.prefix(site, Prefix(3, 4, 8, init_std=1.0))
+    assert (backbone(input_ids=ids).logits - bare).abs().max() > 1e-3
+    backbone.remove()
+    assert torch.equal(backbone(input_ids=ids).logits, bare)

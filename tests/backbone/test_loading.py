@@ -3,19 +3,22 @@
 import hashlib
 import importlib.metadata
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from peft_lightning.backbone import Backbone, load_tokenizer
-from peft_lightning.backbone.loading import EMBEDDED_BACKBONES, resolve
+from peft_lightning.backbone.loading import resolve
 from peft_lightning.errors import UserError
 from peft_lightning.methods import Houlsby
 from peft_lightning.tasks import build_task
+from peft_lightning.testing import MODEL_TYPES
 
 DESCRIPTION = {"type": "classification", "labels": ["bad", "good"], "max_length": 16}
 TASK = build_task(DESCRIPTION)
@@ -44,7 +47,9 @@ def test_backbone_is_frozen_and_head_is_not(tiny):
 def test_a_file_that_lacks_encoder_tensors_is_refused(tiny, tmp_path):
     name = "encoder.layer.1.attention.self.query.weight"
     partial = copy_with(tiny(), tmp_path / "p", lambda state: {k: t for k, t in state.items() if k != name})
-    with pytest.raises(UserError, match=r"lack 1 tensors of a bert encoder, among them 'bert\.encoder\.layer\.1\."):
+    with pytest.raises(
+        UserError, match=r"1 tensors of the bert encoder are missing, among them 'bert\.encoder\.layer\.1\."
+    ):
         Backbone(partial, TASK)
 
 
@@ -113,10 +118,6 @@ def test_embedded_weights_that_are_missing_say_what_to_install(monkeypatch):
         resolve("embedded:minilm-l6")
 
 
-def test_embedded_backbones_are_known_by_hub_id_too():
-    assert EMBEDDED_BACKBONES["minilm-l6"].hub_id == "sentence-transformers/all-MiniLM-L6-v2"
-
-
 def test_loading_does_not_touch_the_random_state_of_later_draws(tiny):
     """Reading pretrained values again, as disabling does, must not shift the dropout masks of a training run."""
     method = Houlsby(task=DESCRIPTION, backbone=str(tiny()))
@@ -141,3 +142,76 @@ def test_all_dropouts_of_the_real_backbone_are_on():
     dropouts = [module for module in backbone.modules() if isinstance(module, nn.Dropout)]
     assert len(dropouts) == 1 + 6 * 3 + 1
     assert all(module.training and module.p == 0.1 for module in dropouts)
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_backbone_without_tokenizer_is_refused(model_type, tiny, tmp_path):
+    """transformers would make up a tokenizer that knows no word."""
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny(model_type) / name, tmp_path / name)
+    with pytest.raises(UserError, match="tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny, tmp_path):
+    shutil.copytree(tiny(), tmp_path / "t")
+    tokenizer = AutoTokenizer.from_pretrained(tiny())
+    tokenizer.add_tokens([f"word{number}" for number in range(9)])
+    tokenizer.save_pretrained(tmp_path / "t")
+    with pytest.raises(UserError, match=r"has \d+ tokens and the model \d+ embeddings"):
+        load_tokenizer(str(tmp_path / "t"))
+
+
+def test_the_sentencepiece_vocabulary_of_deberta_v3_is_read(tiny, tmp_path):
+    """The published repositories hold `spm.model` and no `tokenizer.json`."""
+    (tmp_path / "text").write_text(
+        "\n".join(["a good film", "the worst plot ever", "it is dull"] * 9), encoding="utf-8"
+    )
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "text"), model_prefix=str(tmp_path / "spm"), vocab_size=23, minloglevel=2
+    )
+    directory = tmp_path / "deberta"
+    shutil.copytree(tiny("deberta-v2"), directory, ignore=shutil.ignore_patterns("tokenizer*"))
+    shutil.copy(tmp_path / "spm.model", directory / "spm.model")
+    (directory / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
+    tokenizer = load_tokenizer(str(directory))
+    ids = tokenizer("a good film")["input_ids"]
+    assert ids[0] == tokenizer.cls_token_id
+    assert ids[-1] == tokenizer.sep_token_id
+    assert ids != tokenizer("the worst plot")["input_ids"]
+
+
+def damage(name, content):
+    def edit(directory):
+        (directory / name).write_bytes(content)
+
+    edit.__name__ = name
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        damage("config.json", b'{"model_type": "unheard-of"}'),
+        damage("config.json", b"{}"),
+        damage("config.json", b"no json"),
+        damage("model.safetensors", b"truncated"),
+        damage("tokenizer.json", b"{}"),
+    ],
+)
+def test_a_damaged_backbone_is_one_sentence(edit, tiny, tmp_path):
+    directory = tmp_path / "damaged"
+    shutil.copytree(tiny(), directory)
+    edit(directory)
+    load = load_tokenizer if edit.__name__ == "tokenizer.json" else partial(Backbone, task=TASK)
+    with pytest.raises(UserError, match="cannot be loaded") as refusal:
+        load(str(directory))
+    assert str(directory) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_weights_of_other_sizes_are_told_from_missing_ones(tiny, tmp_path):
+    name = "encoder.layer.1.attention.self.query.weight"
+    wrong = copy_with(tiny(), tmp_path / "w", lambda state: state | {name: torch.zeros(4, 4)})
+    with pytest.raises(UserError, match="have other sizes than its configuration says"):
+        Backbone(wrong, TASK)

@@ -6,10 +6,10 @@ import json
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from small_files import write_reviews
 
 from peft_lightning.data import AmazonPolarity, RottenTomatoes, TextClassification
 from peft_lightning.errors import UserError
-from tests.conftest import write_reviews
 
 
 @pytest.fixture
@@ -38,7 +38,10 @@ def test_rotten_tomatoes_keeps_official_splits(tokens, tmp_path):
         Dataset.from_dict(rows, features=features).to_parquet(tmp_path / f"{split}.parquet")
     data = RottenTomatoes(source=str(tmp_path), **tokens)
     assert [len(data.table(split)) for split in ("train", "validation", "test")] == [6, 4, 2]
-    assert data.table("test").to_list() == [{"text": "test film 0", "label": 0}, {"text": "test film 1", "label": 1}]
+    assert data.table("test").to_list() == [
+        {"row": 1, "text": "test film 0", "label": 0},
+        {"row": 2, "text": "test film 1", "label": 1},
+    ]
     assert data.task_description["labels"] == ["neg", "pos"]
 
 
@@ -54,13 +57,21 @@ def test_amazon_polarity_reads_the_publishers_files_without_titles(tokens, tmp_p
     data = AmazonPolarity(source=write_amazon(tmp_path), validation_size=10, **tokens)
     assert data.max_length == 100
     assert [len(data.table(split)) for split in ("train", "validation", "test")] == [30, 10, 6]
-    assert data.table("test")[1] == {"text": 'test content 1, "quoted"', "label": 1}
+    assert data.table("test")[1] == {"row": 2, "text": 'test content 1, "quoted"', "label": 1}
     assert data.task_description["labels"] == ["negative", "positive"]
 
 
 def test_amazon_polarity_with_too_few_rows_for_validation_says_so(tokens, tmp_path):
-    with pytest.raises(UserError, match="A validation split of 10000 rows cannot be taken from 40 rows"):
+    with pytest.raises(UserError, match="a validation split of 10000 rows cannot be taken from 40 rows"):
         AmazonPolarity(source=write_amazon(tmp_path), **tokens).table("train")
+
+
+def test_amazon_polarity_laid_out_as_on_the_hub_counts_labels_from_zero(tokens, tmp_path):
+    for split in ("train", "test"):
+        rows = {"label": [0, 1], "title": ["", ""], "content": ["dull", "great"]}
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    test = AmazonPolarity(source=str(tmp_path), **tokens).table("test")
+    assert [(row["text"], row["label"]) for row in test] == [("dull", 0), ("great", 1)]
 
 
 def test_one_file_is_split_in_tenths(tokens, tmp_path):
@@ -89,7 +100,8 @@ def test_labels_are_found_in_the_order_of_numbers_then_words(tokens, tmp_path):
 def test_declared_labels_fix_the_numbers(tokens, tmp_path):
     path = write_reviews(tmp_path / "r.csv", 60)
     data = TextClassification(source=str(path), labels=["good", "bad"], **tokens)
-    good = {row["text"] for row in csv.DictReader(path.open()) if row["label"] == "good"}
+    with path.open(encoding="utf-8", newline="") as file:
+        good = {row["text"] for row in csv.DictReader(file) if row["label"] == "good"}
     assert all((row["label"] == 0) == (row["text"] in good) for row in data.table("train"))
 
 
@@ -179,10 +191,21 @@ def test_unlabelled_rows_of_a_hub_dataset_are_refused(tokens, tmp_path):
         TextClassification(source=str(tmp_path), labels=["bad", "good"], **tokens).table("train")
 
 
-@pytest.mark.parametrize(("option", "value"), [("batch_size", 0), ("max_length", 2)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("batch_size", 0), ("max_length", 2), ("num_workers", -1), ("split_seed", -1), ("validation_size", 0)],
+)
 def test_impossible_sizes_are_refused(option, value):
     with pytest.raises(UserError, match=f"{option} is {value}"):
-        RottenTomatoes(**{option: value})
+        AmazonPolarity(**{option: value})
+
+
+def test_labels_may_be_of_mixed_types_or_have_blanks_around_them(tokens, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": "a", "label": v}) + "\n" for v in (1, "1 ", "²", " x")), encoding="utf-8"
+    )
+    assert TextClassification(source=str(path), **tokens).labels == ["1", "x", "²"]
 
 
 def test_missing_reviews_say_what_to_install(tokens, monkeypatch):

@@ -1,12 +1,13 @@
 """Tables from files: what is text stays text, and every fault has a name."""
 
 import json
+import random
 
 import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_lightning.data.files import read_file, read_source, stratified_split
+from peft_lightning.data.files import content_hash, read_file, read_source, stratified_split
 from peft_lightning.errors import UserError
 
 ROWS = [
@@ -18,11 +19,9 @@ ROWS = [
 
 def write(path, rows):
     frame = pandas.DataFrame(rows)
-    match path.suffix:
+    match path.suffix.lower():
         case ".csv":
             frame.to_csv(path, index=False)
-        case ".tsv":
-            frame.to_csv(path, index=False, sep="\t")
         case ".jsonl":
             path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         case ".parquet":
@@ -30,10 +29,20 @@ def write(path, rows):
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".CSV"])
 def test_every_format_gives_the_same_rows_as_text(tmp_path, suffix):
     table = read_file(write(tmp_path / f"t{suffix}", ROWS))
     assert table.to_list() == ROWS
+
+
+def test_quotes_in_a_tsv_file_are_characters(tmp_path):
+    """As in GLUE's files: a row may begin with a quote that is never closed."""
+    (tmp_path / "t.tsv").write_text('text\tlabel\n"a film\tgood\nthe "plot"\tbad\nNA\t01\n', encoding="utf-8")
+    assert read_file(tmp_path / "t.tsv").to_list() == [
+        {"text": '"a film', "label": "good"},
+        {"text": 'the "plot"', "label": "bad"},
+        {"text": "NA", "label": "01"},
+    ]
 
 
 def test_a_text_file_has_a_row_a_line(tmp_path):
@@ -70,7 +79,10 @@ def test_a_changed_file_is_read_again(tmp_path):
         ("t.csv", b"text,label\n\xff\xfe,b\n", "cannot be read: .*utf-8"),
         ("t.jsonl", b'{"text": ', "cannot be read"),
         ("t.parquet", b"no parquet", "cannot be read"),
-        ("t.csv", b"text,text\na,b\n", "two columns of one name"),
+        ("t.csv", b"text,text\na,b\n", "no usable header: its first line is 'text, text'"),
+        ("t.tsv", b"gj04\t1\t\tOur friends\n", "no usable header"),
+        ("t.csv", b"text,label\nI think, it is good,pos\nwell, bad,neg\n", "row 1 has 3 fields and the header 2"),
+        ("t.csv", b"text,label\na film,pos,\na plot,neg,\n", "row 1 has 3 fields and the header 2"),
         ("t.doc", b"text", "of no known format; give a file ending in .csv"),
     ],
 )
@@ -115,22 +127,52 @@ def test_a_hub_id_while_offline_is_one_sentence():
 
 def labelled(counts):
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    random.Random(0).shuffle(labels)
     features = Features({"row": Value("int64"), "label": ClassLabel(names=["a", "b"])})
     return Dataset.from_dict({"row": list(range(len(labels))), "label": labels}, features=features)
 
 
 def test_splits_are_stratified_disjoint_and_repeatable():
     sizes = {"validation": 0.1, "test": 0.1}
-    parts = stratified_split(labelled([300, 100]), sizes, "label", seed=1)
+    parts = stratified_split(labelled([300, 100]), sizes, seed=1, where="t.csv")
     assert {name: len(part) for name, part in parts.items()} == {"train": 320, "validation": 40, "test": 40}
     assert all(sum(part["label"][:]) == len(part) / 4 for part in parts.values())
-    rows = [row for part in parts.values() for row in part["row"][:]]
-    assert sorted(rows) == list(range(400))
-    again = stratified_split(labelled([300, 100]), sizes, "label", seed=1)
-    other = stratified_split(labelled([300, 100]), sizes, "label", seed=2)
+    rows = [part["row"][:] for part in parts.values()]
+    assert all(part == sorted(part) for part in rows)
+    assert sorted(row for part in rows for row in part) == list(range(400))
+    again = stratified_split(labelled([300, 100]), sizes, seed=1, where="t.csv")
+    other = stratified_split(labelled([300, 100]), sizes, seed=2, where="t.csv")
     assert again["test"]["row"][:] == parts["test"]["row"][:] != other["test"]["row"][:]
 
 
 def test_a_split_that_is_too_small_is_refused():
-    with pytest.raises(UserError, match="A validation split of 1 rows cannot be taken from 6 rows"):
-        stratified_split(labelled([4, 2]), {"validation": 1}, "label", seed=0)
+    with pytest.raises(UserError, match=r"t\.csv: a validation split of 1 rows cannot be taken from 6 rows"):
+        stratified_split(labelled([4, 2]), {"validation": 1}, seed=0, where="t.csv")
+
+
+def test_a_label_with_too_few_rows_is_named():
+    with pytest.raises(UserError, match=r"t\.csv: label 'b' has 2 rows, too few to be in each of 3 splits"):
+        stratified_split(labelled([40, 2]), {"validation": 0.1, "test": 0.1}, seed=0, where="t.csv")
+
+
+def test_the_content_hash_sees_every_cell(tmp_path):
+    table = read_file(write(tmp_path / "t.csv", ROWS))
+    again = read_file(write(tmp_path / "same.csv", ROWS))
+    other = read_file(write(tmp_path / "other.csv", [*ROWS[:2], {"text": "3.51", "label": "N"}]))
+    assert content_hash(table) == content_hash(again) != content_hash(other)
+
+
+def test_a_text_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "t.txt").write_bytes("\ufeffa good film\n".encode())
+    assert read_file(tmp_path / "t.txt")["text"][:] == ["a good film"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_from_a_bad_file(tmp_path, monkeypatch):
+    path = write(tmp_path / "t.csv", ROWS)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "/cache/file")
+
+    monkeypatch.setattr("datasets.builder.DatasetBuilder.download_and_prepare", full)
+    with pytest.raises(UserError, match=r"cache of datasets cannot be written .*HF_HOME"):
+        read_file(path)

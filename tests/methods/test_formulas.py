@@ -15,9 +15,11 @@ TEXTS = ["a good film", "it is the worst plot ever and it is dull"]
 PATHS = {
     "bert": ("bert.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
     "roberta": ("roberta.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
+    "electra": ("electra.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
     "distilbert": ("distilbert.transformer.layer", "attention", "attention.out_lin", "ffn.dropout"),
+    "deberta-v2": ("deberta.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
 }
-QUERY_VALUE = {"bert": ("query", "value"), "roberta": ("query", "value"), "distilbert": ("q_lin", "v_lin")}
+QUERY_VALUE = {"distilbert": ("q_lin", "v_lin"), "deberta-v2": ("query_proj", "value_proj")}
 
 
 @pytest.fixture(params=PATHS)
@@ -49,7 +51,7 @@ def test_houlsby(tiny, model_type, batch, tmp_path):
     method = Case(Houlsby, tiny(model_type), tmp_path, {"bottleneck": 8}).trained()
     plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
     trained_norms = {name: method.backbone.pretrained[name] for name in method.backbone.roles}
-    assert len(trained_norms) == 2 * (2 * 3 + 1)
+    assert len(trained_norms) == 2 * (2 * 3 + (2 if model_type == "deberta-v2" else 1))
     plain.load_state_dict(trained_norms, strict=False)
 
     def adapter(module, inputs, output, weights):
@@ -73,7 +75,7 @@ def test_lora(tiny, model_type, batch, tmp_path):
         return output + 6.0 / 4 * inputs[0] @ a.T @ b.T
 
     layers, attention, *_ = PATHS[model_type]
-    names = dict(zip(("query", "value"), QUERY_VALUE[model_type], strict=True))
+    names = dict(zip(("query", "value"), QUERY_VALUE.get(model_type, ("query", "value")), strict=True))
     for insertion in method.backbone.insertions:
         layer = plain.get_submodule(layers)[insertion.site.layer]
         hook = partial(low_rank, a=insertion.module.A, b=insertion.module.B)
@@ -81,6 +83,7 @@ def test_lora(tiny, model_type, batch, tmp_path):
     assert_equal_and_different_from_bare(method, plain, bare, batch)
 
 
+@pytest.mark.parametrize("model_type", [name for name in PATHS if name != "deberta-v2"])  # which takes no prefix
 @pytest.mark.parametrize("shift", [True, False])
 def test_ptuning_v2(tiny, model_type, batch, tmp_path, shift):
     """Attention over [P; tokens] written out as softmax(q k^T / sqrt(d_h)) v in place of transformers' attention."""

@@ -55,9 +55,21 @@ def test_a_run_without_end_is_refused():
         warmup_and_decay(torch.optim.AdamW([nn.Parameter(torch.zeros(1))]), "linear", 0.1, float("inf"))
 
 
-@pytest.mark.parametrize(("option", "value"), [("lr", 0.0), ("weight_decay", -0.1), ("warmup", 1.5), ("warmup", -0.1)])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("lr", 0.0),
+        ("weight_decay", -0.1),
+        ("warmup", 1.5),
+        ("warmup", -0.1),
+        ("betas", [0.9]),
+        ("betas", [0.9, 1.0]),
+        ("eps", 0.0),
+        ("schedule", "poly"),
+    ],
+)
 def test_impossible_options_are_named(tiny, tmp_path, option, value):
-    with pytest.raises(UserError, match=f"{option} is {value}"):
+    with pytest.raises(UserError, match=f"{option} is "):
         Case(Houlsby, tiny(), tmp_path).build(**{option: value})
 
 

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from peft_lightning.backbone import Backbone
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, FullFineTuning, Houlsby, LoRA, PTuningV2
 from peft_lightning.tasks import build_task
-from peft_lightning.testing import Case
-from peft_lightning.testing.conformance import TASK, _logits
+from peft_lightning.testing import Case, save_tiny_backbone
+from peft_lightning.testing.conformance import TASK, _loader, _logits
 
 
 def test_removed_layers_of_houlsby_lose_adapters_and_keep_layer_norms_unless_told(tiny, tmp_path):
@@ -77,5 +78,109 @@ def test_a_method_without_adapt_is_refused(tiny, tmp_path):
     class Forgetful(AdaptationMethod):
         pass
 
-    with pytest.raises(NotImplementedError, match="Forgetful has to override adapt"):
+    with pytest.raises(UserError, match="Forgetful is no method: it does not override adapt"):
         Case(Forgetful, tiny(), tmp_path).build()
+
+
+@pytest.mark.parametrize("kind", [FullFineTuning, Houlsby, PTuningV2])
+def test_nothing_is_saved_or_merged_while_disabled_or_after_removal(tiny, tmp_path, kind):
+    method = Case(kind, tiny(), tmp_path).trained()
+    with method.disabled():
+        for action in (method.trained_state, method.merge, lambda: method.save_adapter(tmp_path / "a")):
+            with pytest.raises(UserError, match="is disabled or removed"):
+                action()
+        with pytest.raises(UserError, match="cannot be removed while it is disabled"):
+            method.remove()
+    method.remove()
+    with pytest.raises(UserError, match="is disabled or removed"):
+        method.save_adapter(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_compiled_model_that_hides_its_tensors_is_not_saved_empty(tiny, tmp_path):
+    method = Case(Houlsby, tiny(), tmp_path).build()
+    method.backbone.model = torch.compile(method.backbone.model, backend="eager")
+    with pytest.raises(UserError, match=r"trained tensors are not where they were.*method\.compile\(\)"):
+        method.save_adapter(tmp_path / "a")
+
+
+def test_compiling_in_place_changes_neither_output_nor_names(tiny, tmp_path):
+    for kind in (Houlsby, LoRA, PTuningV2):
+        case = Case(kind, tiny(), tmp_path)
+        method, names = case.trained(), case.build().trained_state().keys()
+        logits = _logits(method, case.batch())
+        method.backbone.model.compile(backend="eager", fullgraph=True)
+        torch.testing.assert_close(_logits(method, case.batch()), logits)
+        assert method.trained_state().keys() == names
+
+
+def test_disabling_under_autocast_does_not_compute_with_casted_leftovers(tiny, tmp_path):
+    case = Case(FullFineTuning, tiny(), tmp_path)
+    method, batch = case.trained(), case.batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = method(batch).logits
+        with method.disabled():
+            inside = method(batch).logits
+        again = method(batch).logits
+    with torch.autocast("cpu", dtype=torch.bfloat16), method.disabled():
+        alone = method(batch).logits
+    assert torch.equal(inside, alone)
+    assert torch.equal(again, trained)
+
+
+def test_moving_inside_the_context_does_not_split_the_model(tiny, tmp_path):
+    case = Case(Houlsby, tiny(), tmp_path)
+    method = case.trained()
+    with method.disabled():
+        method.to(torch.float64)
+    assert {p.dtype for p in method.parameters()} == {torch.float64}
+    assert method(case.batch()).logits.isfinite().all()
+
+
+def test_a_backbone_whose_files_have_changed_is_not_put_back(tmp_path):
+    directory = save_tiny_backbone("bert", tmp_path / "backbone")
+    case = Case(Houlsby, directory, tmp_path)
+    method = case.trained()
+    before = _logits(method, case.batch())
+    save_tiny_backbone("bert", directory, seed=1)
+    with pytest.raises(UserError, match="have changed since it was loaded"), method.disabled():
+        pass
+    with pytest.raises(UserError, match="have changed since it was loaded"):
+        method.remove()
+    assert torch.equal(_logits(method, case.batch()), before)
+
+
+def test_a_method_that_freezes_what_no_file_holds_is_refused(tiny, tmp_path):
+    class Frozen(AdaptationMethod):
+        def adapt(self, backbone):
+            projection = nn.Linear(32, 32)
+            projection.weight.requires_grad_(False)
+            backbone.insert_after(backbone.layers[0].sites["query"], projection)
+
+    with pytest.raises(TypeError, match=r"Frozen\.adapt froze .*weight, which no file would hold"):
+        Case(Frozen, tiny(), tmp_path).build()
+
+
+def test_training_after_an_evaluation_in_inference_mode(tiny, tmp_path):
+    """Lightning evaluates in inference mode; metrics that it reset there could not be counted up in `fit`."""
+    case = Case(Houlsby, tiny(), tmp_path)
+    method = case.build()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 1}
+    for _ in range(2):
+        trainer = Trainer(accelerator="cpu", enable_model_summary=False, **options)
+        trainer.validate(method, _loader(case, 2), verbose=False)
+        trainer.fit(method, _loader(case, 1), _loader(case, 2))
+    assert trainer.callback_metrics["val/loss"].isfinite()
+
+
+def test_the_mean_loss_is_exact_in_bfloat16(tiny, tmp_path):
+    """A sum kept in bfloat16 stops growing at 256."""
+    case = Case(LoRA, tiny(), tmp_path)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    found = [
+        Trainer(accelerator="cpu", precision=precision, **options).validate(
+            case.build(), _loader(case, 200), verbose=False
+        )
+        for precision in ("32-true", "bf16-true")
+    ]
+    assert found[1][0]["val/loss"] == pytest.approx(found[0][0]["val/loss"], rel=0.02)

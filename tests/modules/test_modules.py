@@ -89,7 +89,9 @@ def test_shifted_positions_read_further_on():
         (lambda: LowRank(6, 5, rank=0, alpha=1.0), "rank is 0; give one between 1 and 5"),
         (lambda: LowRank(6, 5, rank=6, alpha=1.0), "rank is 6; give one between 1 and 5"),
         (lambda: LowRank(6, 5, rank=2, alpha=1.0, dropout=1.0), "dropout is 1"),
+        (lambda: LowRank(6, 5, rank=2, alpha=0.0), "alpha is 0"),
         (lambda: Prefix(0, 2, 4), "prompt_length is 0"),
+        (lambda: Prefix(3, 2, 4, init_std=-1.0), "init_std is -1"),
     ],
 )
 def test_impossible_options_are_named(build, message):

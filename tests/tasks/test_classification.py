@@ -69,6 +69,19 @@ def test_labels_that_cannot_be_told_apart_are_refused(labels):
         task_of(*labels)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"monitor": "acc"}, "monitor is 'acc'"),
+        ({"mode": "best"}, "mode 'best'"),
+        ({"colour": "blue"}, "description of the task 'classification' is wrong: .*colour"),
+    ],
+)
+def test_a_wrong_description_is_named(options, words):
+    with pytest.raises(UserError, match=words):
+        build_task({"type": "classification", "labels": ["bad", "good"], "max_length": 16} | options)
+
+
 def test_an_unknown_task_is_refused():
     with pytest.raises(UserError, match="There is no task 'poetry'; the tasks are classification"):
         build_task({"type": "poetry"})

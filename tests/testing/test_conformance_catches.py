@@ -1,5 +1,7 @@
 """The conformance suite fails on methods that are wrong: one deliberate mistake for each check."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -18,8 +20,10 @@ class Inserting(AdaptationMethod):
 
 
 def inserting(name, module_class, **attributes):
-    """A method that inserts modules of one class."""
-    return type(name, (Inserting,), {"module": staticmethod(module_class), **attributes})
+    """A method that inserts modules of one class, as a class of this module."""
+    made = type(name, (Inserting,), {"module": staticmethod(module_class), "__module__": __name__, **attributes})
+    globals()[name] = made
+    return made
 
 
 class Scale(nn.Module):
@@ -79,7 +83,7 @@ class HalfSilent(Scale):
 
 
 class DropoutOff(Houlsby):
-    def on_fit_start(self):
+    def on_train_batch_start(self, batch, batch_idx):
         self.eval()
 
 
@@ -123,6 +127,17 @@ class CountsWrongly(Houlsby):
         backbone.insert_after(backbone.layers[0].sites["query"], Bottleneck(32, 2))
 
 
+class NeverCopied(Scale):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class HalfPrecision(Scale):
+    def __init__(self):
+        super().__init__()
+        self.weight.data = self.weight.data.bfloat16()
+
+
 class OpaqueOption(Houlsby):
     def __init__(self, thing=frozenset({1}), **kwargs):
         super().__init__(**kwargs)
@@ -133,7 +148,7 @@ MISTAKES = {
     "only_declared_parameters_train": TouchesFrozen,
     "output_is_independent_of_padding": inserting("Mixing", MixesRows),
     "starts_at_the_identity_if_it_says_so": inserting(
-        "NotIdentity", lambda: Bottleneck(32, 4, init_std=1.0), identity_tolerance=1e-3
+        "NotIdentity", partial(Bottleneck, 32, 4, init_std=0.05), identity_tolerance=Houlsby.identity_tolerance
     ),
     "trained_method_changes_the_output": inserting("DoesNothing", Idle),
     "files_give_the_model_back": inserting("Forgetting", Forgetful),
@@ -144,6 +159,8 @@ MISTAKES = {
     "merging_is_exact_or_refused": MergesWrongly,
     "parameter_report_is_right": CountsWrongly,
     "gradient_checkpointing_changes_nothing": inserting("Recounting", Counting),
+    "copies_are_independent": inserting("Entangled", NeverCopied),
+    "mixed_precision_works": inserting("Half", HalfPrecision),
     "options_are_plain_values": OpaqueOption,
 }
 
@@ -168,3 +185,9 @@ def test_a_parameter_without_gradient_is_caught(tiny, tmp_path):
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_base_of_these_mistakes_is_correct(check, tiny, tmp_path):
     check(Case(inserting("Correct", Scale, identity_tolerance=0.0), tiny(), tmp_path))
+
+
+def test_a_method_that_should_merge_and_does_not_is_caught(tiny, tmp_path):
+    check = next(check for check in CHECKS if check.__name__ == "merging_is_exact_or_refused")
+    with pytest.raises(AssertionError, match="merge is refused"):
+        check(Case(Houlsby, tiny(), tmp_path, merges=True))

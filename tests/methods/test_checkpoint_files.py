@@ -74,6 +74,8 @@ def test_the_same_backbone_under_another_name_is_accepted(case, checkpoint, tmp_
         (lambda c: c.pop("peft_lightning"), "was not written by peft_lightning"),
         (lambda c: c["peft_lightning"].update(format=99), "has format 99"),
         (lambda c: c["peft_lightning"].update(method="os.system"), "trained by os.system, which is not imported"),
+        (lambda c: c.pop("hyper_parameters"), "was not written by peft_lightning"),
+        (lambda c: c["peft_lightning"].pop("format"), "has format None"),
         (lambda c: c["state_dict"].popitem(), "missing: "),
     ],
 )
@@ -155,3 +157,24 @@ def test_a_checkpoint_of_another_lightning_module_is_refused(case, tmp_path):
     torch.save(foreign, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="was not written by peft_lightning"):
         Houlsby.load_from_checkpoint(tmp_path / "foreign.ckpt", task=TASK, backbone=str(case.backbone))
+
+
+class Preset(Houlsby):
+    """Fixes an option, as presets do."""
+
+    def __init__(self, **kwargs):
+        super().__init__(bottleneck=4, **kwargs)
+
+
+def test_a_subclass_that_fixes_an_option_can_be_loaded(tiny, tmp_path):
+    case = Case(Preset, tiny(), tmp_path, {"activation": "tanh"})
+    method = case.trained()
+    assert method.hparams.bottleneck == 4
+    for loaded in (load_checkpoint(_save_checkpoint(method, case)), load_adapter(method.save_adapter(tmp_path / "a"))):
+        assert type(loaded) is Preset
+        assert torch.equal(_logits(loaded, case.batch()), _logits(method, case.batch()))
+
+
+def test_a_method_whose_module_was_moved_is_found_by_its_name(checkpoint, case):
+    change(checkpoint, lambda c: c["peft_lightning"].update(method="somewhere.else.Houlsby"))
+    assert torch.equal(_logits(load_checkpoint(checkpoint), case.batch()), _logits(case.trained(), case.batch()))
