@@ -177,13 +177,13 @@ class CLI(LightningCLI):
     # Before, during and after each verb
 
     def before_fit(self) -> None:
-        """Goes on from the run's own last checkpoint, if there is one."""
+        """Goes on from the run's own newest checkpoint, if there is one."""
         options = self.config_init.fit
         if options.trainer.fast_dev_run:
             return
-        last = self.run.last_checkpoint
-        if last.is_file():
-            options.ckpt_path = str(last)
+        newest = self.run.newest_checkpoint()
+        if newest:
+            options.ckpt_path = str(newest)
         elif options.ckpt_path == "last":
             options.ckpt_path = None
         if options.ckpt_path is not None and "optimizer_states" not in _read(options.ckpt_path):

@@ -29,9 +29,9 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory):
-    """A directory with train.csv (96 rows), validation.csv (20) and test.csv (21)."""
+    """A directory with train.csv (96 rows), validation.csv (19) and test.csv (21)."""
     directory = tmp_path_factory.mktemp("reviews")
-    for seed, (split, count) in enumerate({"train": 96, "validation": 20, "test": 21}.items()):
+    for seed, (split, count) in enumerate({"train": 96, "validation": 19, "test": 21}.items()):
         write_reviews(directory / f"{split}.csv", count, seed)
     return directory
 

@@ -1,0 +1,48 @@
+"""The result of a run as a table."""
+
+import shlex
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from peft_lightning.runs.directory import RunDirectory
+
+
+def print_summary(run: RunDirectory) -> None:
+    """Prints the metrics, parameters and costs of a run, and what can be done with it next."""
+    result = run.read_result()
+    table = Table(title=f"{result.get('method', 'run')} on {result.get('backbone', '?')}", show_header=False)
+    for name, value in result_rows(result):
+        table.add_row(name, value)
+    Console().print(table)
+    # Paths and commands are to be copied, so they are neither wrapped nor coloured.
+    path = shlex.quote(str(run.path))
+    print(f"Run directory: {run.path}")
+    print("Next:")
+    if run.best_checkpoint.is_file():
+        if not any(name.startswith("test/") for name in result.get("metrics", {})):
+            print(f"  peft-lightning test {path}")
+        print(f"  peft-lightning predict {path} --input texts.txt --output predictions.jsonl")
+        print(f'  python -c "from peft_lightning import load_run; print(load_run({str(run.path)!r}))"')
+    print(f"  tensorboard --logdir {path}")
+
+
+def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rows of the table: what and how much, in words."""
+    parameters = result.get("parameters", {})
+    rows = [("status", str(result.get("status", "not started"))), ("seed", str(result.get("seed", "?")))]
+    rows += [(name, f"{value:.4f}") for name, value in sorted(result.get("metrics", {}).items())]
+    if parameters:
+        percent = 100 * parameters["trained"] / parameters["backbone"]
+        rows += [(f"parameters: {name}", f"{parameters[name]:,}") for name in ("method", "head", "layer_norm")]
+        rows += [("parameters: trained", f"{parameters['trained']:,} ({percent:.2f} % of the backbone)")]
+        rows += [("parameters: backbone", f"{parameters['backbone']:,}")]
+    if "seconds" in result:
+        rows += [("training time", f"{result['seconds']:.0f} s")]
+        rows += [("peak memory", f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB")]
+    if result.get("checkpoint_bytes"):
+        rows += [("checkpoint size", f"{result['checkpoint_bytes'] / 2**20:.2f} MiB")]
+    if "error" in result:
+        rows += [("error", result["error"])]
+    return rows
