@@ -51,6 +51,13 @@ def test_amazon_polarity_is_the_published_run(capsys):
     assert (data["batch_size"], data["max_length"], found["trainer"]["max_steps"]) == (32, 100, 80_000)
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/method/*.yaml")), ids=lambda path: path.stem)
+def test_the_preset_is_what_the_class_does_by_default(path, capsys):
+    method = yaml.safe_load(path.read_text())["class_path"]
+    preset = parsed(capsys, f"--model={path}", "--data=RottenTomatoes")["model"]
+    assert preset == parsed(capsys, f"--model={method}", "--data=RottenTomatoes")["model"]
+
+
 def test_presets_are_those_of_the_papers(capsys):
     def preset(method):
         path = ROOT / "configs" / "method" / f"{method}.yaml"

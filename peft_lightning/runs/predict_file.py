@@ -58,7 +58,9 @@ def predict_file(
     columns = _trained_columns(config["data"])
     if source.suffix.lower() == ".txt":
         if "text_pair" in columns:
-            raise UserError(f"The run was trained on pairs of texts, and {source} has single ones; give a file of pairs.")
+            raise UserError(
+                f"The run was trained on pairs of texts, and {source} has single ones; give a file of pairs."
+            )
         columns = {"text": "text"}
     columns |= {"text": text_column} if text_column else {}
     columns |= {"text_pair": text_pair_column} if text_pair_column else {}
@@ -71,7 +73,9 @@ def predict_file(
         labels = method.backbone.model.config.id2label.values()
         outputs = method.pipeline(device)((row for row in texts), batch_size=batch_size, top_k=None)
         with partial.open("w", encoding="utf-8") as file:
-            for row, output in zip(texts, tqdm(outputs, total=len(texts), desc="Predicting", unit=" texts"), strict=True):
+            for row, output in zip(
+                texts, tqdm(outputs, total=len(texts), desc="Predicting", unit=" texts"), strict=True
+            ):
                 found = {entry["label"]: entry["score"] for entry in output}
                 scores = {label: found[label] for label in labels}
                 line = {**row, "label": max(scores, key=scores.__getitem__), "scores": scores}
