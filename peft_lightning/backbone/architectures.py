@@ -40,12 +40,14 @@ class Architecture:
         stacks: The piles of layers, in the order in which the data passes them.
         embeddings: Sites outside the layers, as dotted paths from the base model: `word_embeddings`,
             `position_embeddings`, `embedding_norm`, ... Parts that a configuration leaves out are not sites.
+        above: Parts that the data passes after the layers, as dotted paths from the base model.
         prefix_obstacle: Why key/value prefixes cannot be used here; None where they can.
         positions_start_after_padding: Position ids begin at the padding id + 1 (RoBERTa), which shortens the room.
     """
 
     stacks: tuple[Stack, ...]
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    above: tuple[str, ...] = ("pooler",)
     prefix_obstacle: str | None = None
     positions_start_after_padding: bool = False
 

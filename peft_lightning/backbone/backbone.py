@@ -1,9 +1,10 @@
 """One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 from peft_lightning.backbone.architectures import Stack, architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.loading import load_pretrained, model_type
-from peft_lightning.backbone.slots import After, Instead, Prefixed, Slot
+from peft_lightning.backbone.slots import After, Beside, Entrance, Instead, Prefixed, Slot
 from peft_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from peft_lightning.tasks import Task
 
 Role = Literal["method", "layer_norm"]
+# A map that sees the input of a sub-layer once a pass, by the sub-layer's output; DeBERTa's query also sees positions.
+ENTRANCES = {"attention_output": "value", "ffn_output": "ffn_in"}
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,51 @@ class Backbone(nn.Module):
     def layer_norms(self) -> list[nn.Module]:
         """Every LayerNorm of the backbone: both of each layer, and those outside the layers."""
         outside = [site for name, site in self._embeddings.items() if name.endswith("_norm")]
-        return [self.module_at(site) for site in [*outside, *self.sites("attention_norm", "ffn_norm")]]
+        return [*map(self.module_at, outside), *self.layer_norms_of(self.layers)]
 
-    # The three verbs, and the fourth: to train what is there
+    def layer_norms_of(self, layers: Iterable[Layer]) -> list[nn.Module]:
+        """The LayerNorms inside these layers."""
+        names = ("attention_norm", "ffn_norm")
+        return [self.module_at(layer.sites[name]) for layer in layers for name in names if name in layer.sites]
+
+    def layer_module(self, layer: Layer) -> nn.Module:
+        """The transformers module of a layer."""
+        return self.model.get_submodule(layer.path)
+
+    @property
+    def above_layers(self) -> list[nn.Parameter]:
+        """Pretrained parameters that the data passes after the layers: a pooler, if the backbone's file has one."""
+        above = tuple(f"{self.model.base_model_prefix}.{part}." for part in self.architecture.above)
+        return [parameter for name, parameter in self.pretrained.items() if name.startswith(above)]
+
+    @property
+    def below_layers(self) -> list[nn.Parameter]:
+        """All other pretrained parameters outside the layers: the embeddings and what belongs to them."""
+        above = {id(parameter) for parameter in self.above_layers}
+        outside = [parameter for name, parameter in self.pretrained.items() if self._layer_of(name) is None]
+        return [parameter for parameter in outside if id(parameter) not in above]
+
+    # The verbs: to insert after, beside, instead and in front, and to train what is there
 
     def insert_after(self, site: Site, module: nn.Module) -> None:
         """From now on the site gives `module(output)`."""
         self._insert(After, site, self._present_path(site.path), module)
+
+    def insert_beside(self, site: Site, module: nn.Module) -> None:
+        """From now on the site gives `module(output, entered)`, where `entered` is the input of the site's sub-layer.
+
+        Args:
+            site: `attention_output` or `ffn_output`.
+            module: For example a parallel adapter.
+
+        Raises:
+            UserError: The site is not the output of a sub-layer.
+        """
+        if site.name not in ENTRANCES or site.layer is None:
+            raise UserError(f"'{site.name}' is no output of a sub-layer; give {' or '.join(ENTRANCES)}.")
+        entrance = Entrance()
+        self.replace(self.layers[site.layer].sites[ENTRANCES[site.name]], entrance)
+        self._insert(partial(Beside, entrance=entrance), site, self._present_path(site.path), module)
 
     def replace(self, site: Site, module: nn.Module) -> None:
         """From now on the pretrained module at the site is called through `module(base, *inputs)`.
@@ -202,15 +243,15 @@ class Backbone(nn.Module):
         self.insertions.append(Insertion(site, path, slot))
         self._set_attention(PREFIX_ATTENTION)
 
-    def unfreeze(self, *modules: nn.Module, role: Role = "method") -> None:
-        """Trains the pretrained parameters of `modules`.
+    def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
+        """Trains pretrained parameters.
 
         Args:
-            modules: Parts of the pretrained model.
+            parts: Modules of the pretrained model, with all their parameters, or parameters.
             role: `method` if this is what the method is about; `layer_norm` if LayerNorms are trained beside it, which
                 are counted apart and stay when layers are removed.
         """
-        wanted = {id(parameter) for module in modules for parameter in module.parameters()}
+        wanted = {id(p) for part in parts for p in ([part] if isinstance(part, nn.Parameter) else part.parameters())}
         for name, parameter in self.pretrained.items():
             if id(parameter) in wanted:
                 parameter.requires_grad_(True)
@@ -276,7 +317,7 @@ class Backbone(nn.Module):
 
     # How it is done
 
-    def _insert(self, kind: type[Slot], site: Site, path: str, module: nn.Module) -> None:
+    def _insert(self, kind: Callable[[nn.Module, nn.Module], Slot], site: Site, path: str, module: nn.Module) -> None:
         base = self.model.get_submodule(path)
         slot = kind(base, module).train(base.training)
         self.model.set_submodule(path, slot, strict=True)

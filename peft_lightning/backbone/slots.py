@@ -41,6 +41,50 @@ class Instead(Slot):
         return self.inserted(self.base, *args, **kwargs) if self.enabled else self.base(*args, **kwargs)
 
 
+class Entrance(nn.Module):
+    """Keeps what enters a sub-layer until `Beside` takes it, in the same forward pass."""
+
+    cannot_merge = "a path beside a sub-layer is not a change of its weights"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered: Tensor | None = None
+
+    def forward(self, base: nn.Module, x: Tensor) -> Tensor:
+        """What `base` gives for the input."""
+        self._entered = x
+        return base(x)
+
+    def take(self) -> Tensor:
+        """The input, once."""
+        entered, self._entered = self._entered, None
+        assert entered is not None, "the sub-layer was left without having been entered"
+        return entered
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but an activation that a broken-off pass has left behind, which can be neither copied nor pickled."""
+        return self.__dict__ | {"_entered": None}
+
+
+class Beside(Slot):
+    """`inserted(base(x), entered)`: the inserted module also sees what entered the sub-layer.
+
+    Args:
+        base: The module that gives the sub-layer's output.
+        inserted: The module of the adaptation method.
+        entrance: What stands where the sub-layer begins.
+    """
+
+    def __init__(self, base: nn.Module, inserted: nn.Module, entrance: Entrance):
+        super().__init__(base, inserted)
+        self.entrance = entrance
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the base, then what was inserted beside the sub-layer."""
+        output = self.base(*args, **kwargs)
+        return self.inserted(output, self.entrance.take()) if self.enabled else output
+
+
 class Prefixed(nn.Module):
     """Holds a prefix as the child `prefix` of an attention module, where `prefix_attention` finds it.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torchmetrics import MeanMetric, MetricCollection
 from transformers import Pipeline, PreTrainedModel
@@ -54,6 +54,8 @@ class AdaptationMethod(LightningModule):
 
     # How far logits may lie from those of the bare backbone before the first step; None claims nothing.
     identity_tolerance: ClassVar[float | None] = None
+    # Arguments of the constructor that fit the modules as `save_adapter` writes them.
+    exported_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -178,11 +180,18 @@ class AdaptationMethod(LightningModule):
         """AdamW on the trained parameters, its learning rate set at every step."""
         options = self.hparams
         optimizer = torch.optim.AdamW(
-            parameter_groups(self, options.weight_decay), lr=options.lr, betas=tuple(options.betas), eps=options.eps
+            parameter_groups(self, options.weight_decay, options.lr, self.learning_rate_ratios()),
+            lr=options.lr,
+            betas=tuple(options.betas),
+            eps=options.eps,
         )
         total = self.trainer.estimated_stepping_batches
         scheduler = warmup_and_decay(optimizer, options.schedule, options.warmup, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def learning_rate_ratios(self) -> Mapping[nn.Parameter, float]:
+        """Parameters whose learning rate is not `lr`, each with the factor between the two."""
+        return {}
 
     # What is trained, and its files
 
@@ -231,11 +240,20 @@ class AdaptationMethod(LightningModule):
     def save_adapter(self, directory: str | Path, overwrite: bool = False) -> Path:
         """Writes `adapter.safetensors`, the trained tensors with the head, and `adapter_config.json`.
 
+        Modules that only training needs, as the network behind a prefix, are replaced by what they compute.
+
         Raises:
             UserError: The directory holds an adapter already and `overwrite` is false, or cannot be written.
         """
-        config = {RECORD: identity(self), "hyper_parameters": self._arguments}
-        return write_adapter(Path(directory), self.trained_state(), config, overwrite)
+        tensors = self.trained_state()
+        arguments = dict(self._arguments)
+        for name, module in self.named_modules():
+            if hasattr(module, "export"):
+                tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(f"{name}.")}
+                tensors |= {f"{name}.{key}": tensor for key, tensor in module.export().items()}
+                arguments |= self.exported_options
+        config = {RECORD: identity(self), "hyper_parameters": arguments}
+        return write_adapter(Path(directory), tensors, config, overwrite)
 
     # The way back, and out
 

@@ -6,20 +6,28 @@ every LayerNorm of the backbone, that of the embeddings included, and the head; 
 
 Parameters: `2 L (2 m d + m + d)`, and `(2 L + 1) 2 d` for the LayerNorms.
 
+The variations that the paper tried (section 3.6) are options: `norm` and `depth` inside the adapter, the activation,
+`placement` in one sub-layer only, and `form`, with adapters beside the sub-layers, added or multiplied. The paper
+prints no numbers for them and leaves open where the normalisation stands (here: on what enters the adapter) and how
+the multiplication is written (here: `f (1 + A(x))`).
+
 Where paper and official code differ: the paper draws the weights with standard deviation 1e-2, the code with 1e-3; the
 paper does not name the activation, the code uses the tanh approximation of GELU where `gelu` here is exact
 (`gelu_new` is the approximation); the code's Adam lacks the bias correction and has eps 1e-6; its head starts from a
 truncated normal with standard deviation 0.02, transformers' from a normal. Defaults follow the paper.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from peft_lightning.backbone import Backbone
-from peft_lightning.methods.base import AdaptationMethod
-from peft_lightning.modules import Bottleneck
+from peft_lightning.errors import UserError
+from peft_lightning.methods.adapter_drop import AdapterMethod
+from peft_lightning.modules import Bottleneck, ParallelBottleneck
+from peft_lightning.modules.bottleneck import Norm
 
 
-class Houlsby(AdaptationMethod):
+class Houlsby(AdapterMethod):
     """Bottleneck adapters after both sub-layers of every layer.
 
     Args:
@@ -27,9 +35,14 @@ class Houlsby(AdaptationMethod):
         activation: Non-linearity f: gelu, gelu_new, tanh, relu, silu, ...
         init_std: Standard deviation of the initial weights, a normal truncated at two deviations; robust up to 1e-2
             (section 3.6).
-        train_layer_norm: Whether the LayerNorms of the backbone are trained too.
+        train_layer_norm: Whether the LayerNorms of the backbone are trained too; where lower layers have no adapters,
+            those of the others.
+        placement: Which sub-layers have adapters: attention, ffn, or both.
+        form: `serial` after the sub-layer; `parallel` beside it and added; `multiplicative` beside it and multiplied.
+        depth: Number of layers inside the adapter.
+        norm: Normalisation inside the adapter: none, layer or batch.
         lr: Peak learning rate; the paper searches {3e-5, 3e-4, 3e-3} on GLUE.
-        kwargs: Arguments of `AdaptationMethod`.
+        kwargs: Arguments of `AdapterMethod`.
     """
 
     identity_tolerance = 2e-3
@@ -40,6 +53,10 @@ class Houlsby(AdaptationMethod):
         activation: str = "gelu",
         init_std: float = 1e-2,
         train_layer_norm: bool = True,
+        placement: Sequence[str] = ("attention", "ffn"),
+        form: Literal["serial", "parallel", "multiplicative"] = "serial",
+        depth: int = 1,
+        norm: Norm = "none",
         lr: float = 3e-4,
         **kwargs: Any,
     ):
@@ -48,8 +65,36 @@ class Houlsby(AdaptationMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Inserts the adapters and unfreezes the LayerNorms."""
         options = self.hparams
-        for site in backbone.sites("attention_output", "ffn_output"):
-            adapter = Bottleneck(backbone.width, options.bottleneck, options.activation, options.init_std)
-            backbone.insert_after(site, adapter)
+        check_placement(options.placement)
+        for site in self.adapter_sites(backbone, *(f"{name}_output" for name in options.placement)):
+            adapter = Bottleneck(
+                backbone.width,
+                options.bottleneck,
+                options.activation,
+                options.init_std,
+                depth=options.depth,
+                norm=options.norm,
+            )
+            if options.form == "serial":
+                backbone.insert_after(site, adapter)
+            else:
+                multiplicative = options.form == "multiplicative"
+                backbone.insert_beside(site, ParallelBottleneck(adapter, multiplicative=multiplicative))
         if options.train_layer_norm:
-            backbone.unfreeze(*backbone.layer_norms, role="layer_norm")
+            layers = self.adapted_layers(backbone)
+            everywhere = len(layers) == len(backbone.layers)
+            norms = backbone.layer_norms if everywhere else backbone.layer_norms_of(layers)
+            backbone.unfreeze(*norms, role="layer_norm")
+
+
+def check_placement(placement: Sequence[str]) -> None:
+    """Checks the names of sub-layers.
+
+    Raises:
+        UserError: It is not a list of `attention`, `ffn` or both.
+    """
+    given = [placement] if isinstance(placement, str) else list(placement)
+    if isinstance(placement, str) or not given or set(given) - {"attention", "ffn"} or len(set(given)) < len(given):
+        raise UserError(
+            f"placement is {placement!r}; give a list of sub-layers: [attention,ffn], [attention] or [ffn]."
+        )

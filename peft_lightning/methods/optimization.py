@@ -1,6 +1,6 @@
 """AdamW on what is trained, with warm-up and decay."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -36,15 +36,26 @@ def check_options(
         raise UserError(f"schedule is '{schedule}'; give one of {', '.join(_SCHEDULERS)}.")
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups of the trained parameters of `module`: with weight decay, and biases and LayerNorms without."""
-    norms = {id(p) for part in module.modules() if isinstance(part, nn.LayerNorm) for p in part.parameters()}
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    plain = [p for name, p in trained if id(p) in norms or name.rpartition(".")[2] == "bias"]
-    exempt = {id(p) for p in plain}
-    decayed = [p for _, p in trained if id(p) not in exempt]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def parameter_groups(
+    module: nn.Module, weight_decay: float, lr: float, ratios: Mapping[nn.Parameter, float]
+) -> list[dict]:
+    """The trained parameters of `module` by what the optimizer does with them.
+
+    Biases and LayerNorms have no weight decay; parameters in `ratios` learn so many times as fast as the others.
+    """
+    norms = {
+        id(p)
+        for part in module.modules()
+        if isinstance(part, (nn.LayerNorm, nn.BatchNorm1d))
+        for p in part.parameters()
+    }
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            exempt = id(parameter) in norms or name.rpartition(".")[2] == "bias"
+            key = (0.0 if exempt else weight_decay, ratios.get(parameter, 1.0))
+            groups.setdefault(key, []).append(parameter)
+    return [{"params": p, "weight_decay": decay, "lr": ratio * lr} for (decay, ratio), p in groups.items()]
 
 
 def warmup_and_decay(

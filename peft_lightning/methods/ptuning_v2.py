@@ -1,10 +1,11 @@
 """P-Tuning v2 (Liu et al. 2022, arXiv:2110.07602; code: THUDM/P-tuning-v2).
 
 Trained keys and values `P_k, P_v [n, d]` in front of those of the text, in every layer: `K' = [P_k; K]`,
-`V' = [P_v; V]`, with dropout on them. Trained with them: the head. Tokens of the
-text are at the positions n, n + 1, ..., as if the prefix stood in the sequence.
+`V' = [P_v; V]`, with dropout on them. Trained with them: the head. Tokens of the text are at the positions n, n + 1,
+..., as if the prefix stood in the sequence. With `projection` the prefix comes from a network while it is trained, as
+in `PrefixTuning`; it helps on some tasks (RTE) and harms on others (BoolQ).
 
-Parameters: `2 n d L`.
+Parameters: `2 n d L`; with projection `n d + k (d + 1) + 2 L d (k + 1)` in training.
 
 Where this differs from the official code: it initialises with N(0, 1), which its own loading then overwrites with
 N(0, 0.02), the default here; its dropout is the backbone's `hidden_dropout_prob`, which is 0.1 for BERT and RoBERTa, as
@@ -15,7 +16,8 @@ from typing import Any
 
 from peft_lightning.backbone import Backbone
 from peft_lightning.methods.base import AdaptationMethod
-from peft_lightning.modules import Prefix, ShiftedPositions
+from peft_lightning.methods.prefixes import insert_prefixes
+from peft_lightning.modules import ShiftedPositions
 
 
 class PTuningV2(AdaptationMethod):
@@ -27,11 +29,15 @@ class PTuningV2(AdaptationMethod):
         dropout: Probability with which an entry of the prefix is dropped in training.
         init_std: Standard deviation of the initial prefix.
         shift_positions: Whether the text is moved n positions on, as in the official code.
+        projection: Whether the prefix comes from a network.
+        projection_size: Size k of its hidden layer.
         lr: Peak learning rate; the official scripts use 5e-3 to 6e-2.
         weight_decay: AdamW's weight decay; the official scripts leave it at 0.
         warmup: Fraction of all steps in which the learning rate rises from 0; the official scripts have none.
         kwargs: Arguments of `AdaptationMethod`.
     """
+
+    exported_options = {"projection": False}
 
     def __init__(
         self,
@@ -39,6 +45,8 @@ class PTuningV2(AdaptationMethod):
         dropout: float = 0.1,
         init_std: float = 0.02,
         shift_positions: bool = True,
+        projection: bool = False,
+        projection_size: int = 512,
         lr: float = 7e-3,
         weight_decay: float = 0.0,
         warmup: float = 0.0,
@@ -49,10 +57,8 @@ class PTuningV2(AdaptationMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Gives every attention a prefix and moves the text behind it."""
         options = self.hparams
-        head_size = backbone.width // backbone.heads
-        for site in backbone.sites("attention"):
-            prefix = Prefix(options.prompt_length, backbone.heads, head_size, options.init_std, options.dropout)
-            backbone.prefix(site, prefix)
+        size = options.projection_size if options.projection else None
+        insert_prefixes(backbone, options.prompt_length, size, options.init_std, options.dropout)
         if options.shift_positions:
             backbone.replace(backbone.embedding_site("position_embeddings"), ShiftedPositions(options.prompt_length))
 

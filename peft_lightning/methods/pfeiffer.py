@@ -1,0 +1,60 @@
+"""Pfeiffer adapters (Pfeiffer et al. 2021, AdapterFusion, arXiv:2005.00247; code: AdapterHub's `seq_bn`).
+
+One bottleneck a layer, around the LayerNorm of the feed-forward sub-layer: with r the sum of the sub-layer's output and
+its residual, `LN(r + W_up f(W_down LN(r) + b_down) + b_up)`. The same LayerNorm is applied twice, and stays frozen.
+Trained with the adapters: the head.
+
+Parameters: `L (2 m d + m + d)`; 894,528 on BERT-base with m = d / 16 = 48.
+
+Needs LayerNorms behind the residual, as BERT and its kin have.
+"""
+
+from typing import Any
+
+from peft_lightning.backbone import Backbone
+from peft_lightning.errors import UserError
+from peft_lightning.methods.adapter_drop import AdapterMethod
+from peft_lightning.modules import Bottleneck, NormedBottleneck
+
+
+class Pfeiffer(AdapterMethod):
+    """Bottleneck adapters behind the feed-forward sub-layer alone.
+
+    Args:
+        bottleneck: Size m of the bottleneck; by default the hidden size divided by `reduction_factor`.
+        reduction_factor: Used where no bottleneck is given; 2, 16 and 64 were tested, 16 was best.
+        activation: Non-linearity f.
+        init_std: Standard deviation of the initial weights, a normal distribution.
+        lr: Peak learning rate of the paper and of AdapterHub's tutorial.
+        kwargs: Arguments of `AdapterMethod`.
+    """
+
+    def __init__(
+        self,
+        bottleneck: int | None = None,
+        reduction_factor: int = 16,
+        activation: str = "relu",
+        init_std: float = 0.02,
+        lr: float = 1e-4,
+        **kwargs: Any,
+    ):
+        super().__init__(lr=lr, **kwargs)
+
+    def adapt(self, backbone: Backbone) -> None:
+        """Puts an adapter around each LayerNorm of a feed-forward sub-layer."""
+        options = self.hparams
+        size = bottleneck_size(backbone.width, options.bottleneck, options.reduction_factor)
+        for site in self.adapter_sites(backbone, "ffn_norm"):
+            adapter = Bottleneck(backbone.width, size, options.activation, options.init_std, init="normal")
+            backbone.replace(site, NormedBottleneck(adapter))
+
+
+def bottleneck_size(width: int, bottleneck: int | None, reduction_factor: int) -> int:
+    """The size that is given, or else the width divided by the factor.
+
+    Raises:
+        UserError: The factor is not between 1 and the width.
+    """
+    if bottleneck is None and not 1 <= reduction_factor <= width:
+        raise UserError(f"reduction_factor is {reduction_factor}; give one between 1 and {width}, the hidden size.")
+    return width // reduction_factor if bottleneck is None else bottleneck
