@@ -40,6 +40,8 @@ class Architecture:
         stacks: The piles of layers, in the order in which the data passes them.
         embeddings: Sites outside the layers, as dotted paths from the base model: `word_embeddings`,
             `position_embeddings`, `embedding_norm`, ... Parts that a configuration leaves out are not sites.
+        output: The module whose output is what the layers give, before any pooler, as a dotted path from the base
+            model; None where input prompts cannot be used.
         above: Parts that the data passes after the layers, as dotted paths from the base model.
         prefix_obstacle: Why key/value prefixes cannot be used here; None where they can.
         positions_start_after_padding: Position ids begin at the padding id + 1 (RoBERTa), which shortens the room.
@@ -47,6 +49,7 @@ class Architecture:
 
     stacks: tuple[Stack, ...]
     embeddings: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = "encoder"
     above: tuple[str, ...] = ("pooler",)
     prefix_obstacle: str | None = None
     positions_start_after_padding: bool = False
@@ -99,6 +102,7 @@ ARCHITECTURES: dict[str, Architecture] = {
             ),
         ),
         embeddings=_BERT_EMBEDDINGS,
+        output="transformer",
     ),
     "deberta-v2": Architecture(
         stacks=(

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from peft_lightning.backbone.architectures import Stack, architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.loading import load_pretrained, model_type
+from peft_lightning.backbone.prompts import Lengthen, Shorten
 from peft_lightning.backbone.slots import After, Beside, Entrance, Instead, Prefixed, Slot
 from peft_lightning.errors import UserError
+from peft_lightning.modules.prompt import InputPrompt
 
 if TYPE_CHECKING:
     from peft_lightning.tasks import Task
@@ -108,6 +111,7 @@ class Backbone(nn.Module):
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
+        self._lengthening: RemovableHandle | None = None
         self._own_attention = self.model.config._attn_implementation
         self._pretrained_values: dict[str, Tensor] = {}
         if gradient_checkpointing:
@@ -124,6 +128,13 @@ class Backbone(nn.Module):
     def heads(self) -> int:
         """Number of attention heads."""
         return self.model.config.num_attention_heads
+
+    @property
+    def word_embeddings(self) -> Tensor:
+        """The pretrained embeddings of the vocabulary `[tokens, width]`; the width need not be the hidden size."""
+        weight = self.module_at(self.embedding_site("word_embeddings")).weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     @property
     def position_room(self) -> int | None:
@@ -243,6 +254,33 @@ class Backbone(nn.Module):
         self.insertions.append(Insertion(site, path, slot))
         self._set_attention(PREFIX_ATTENTION)
 
+    def prompt(self, module: InputPrompt) -> None:
+        """From now on the sequence holds the module's virtual tokens; what the layers give has them cut off again.
+
+        Raises:
+            UserError: Prompts cannot be used on this architecture, or there is one already.
+        """
+        if self.architecture.output is None:
+            raise UserError(
+                f"A {self.model.config.model_type} model cannot take input prompts, which its decoder would have to "
+                "see; choose a prefix method or another backbone."
+            )
+        if self._lengthening:
+            raise UserError("The input has a prompt already; use one prompt method at a time.")
+        site = self.embedding_site("word_embeddings")
+        self.replace(site, module)
+        slot = self.insertions[-1].slot
+        assert isinstance(slot, Slot)
+        config = self.model.config
+        special = (config.pad_token_id, config.eos_token_id, config.bos_token_id)
+        lengthen = Lengthen(
+            slot, module.length, module.offset, next(token for token in range(4) if token not in special)
+        )
+        base = self.model.base_model
+        self._lengthening = base.register_forward_pre_hook(lengthen, with_kwargs=True)
+        output = Site("output", f"{self.model.base_model_prefix}.{self.architecture.output}", None)
+        self.insert_after(output, Shorten(module.length, module.offset))
+
     def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
         """Trains pretrained parameters.
 
@@ -304,6 +342,9 @@ class Backbone(nn.Module):
             else:
                 self.model.set_submodule(insertion.path, insertion.slot.base, strict=True)
         self.insertions.clear()
+        if self._lengthening:
+            self._lengthening.remove()
+            self._lengthening = None
         self._set_attention(self._own_attention)
         for name, value in values.items():
             _put(self.pretrained[name], value.clone())

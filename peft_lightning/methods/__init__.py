@@ -1,5 +1,6 @@
 """The adaptation methods, one LightningModule each."""
 
+from peft_lightning.methods.adalora import AdaLoRA
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.methods.bitfit import BitFit
 from peft_lightning.methods.compacter import Compacter
@@ -17,6 +18,8 @@ from peft_lightning.methods.parallel_adapter import ParallelAdapter
 from peft_lightning.methods.parameters import ParameterReport
 from peft_lightning.methods.pfeiffer import Pfeiffer
 from peft_lightning.methods.prefix_tuning import PrefixTuning
+from peft_lightning.methods.prompt_tuning import PromptTuning
+from peft_lightning.methods.ptuning import PTuning
 from peft_lightning.methods.ptuning_v2 import PTuningV2
 from peft_lightning.methods.top_layers import TopLayers
 from peft_lightning.methods.vera import VeRA
@@ -24,6 +27,7 @@ from peft_lightning.methods.vera import VeRA
 __all__ = [
     "IA3",
     "MAM",
+    "AdaLoRA",
     "AdaptationMethod",
     "BitFit",
     "Compacter",
@@ -34,11 +38,13 @@ __all__ = [
     "LinearProbe",
     "LoRA",
     "LoReFT",
+    "PTuning",
     "PTuningV2",
     "ParallelAdapter",
     "ParameterReport",
     "Pfeiffer",
     "PrefixTuning",
+    "PromptTuning",
     "TopLayers",
     "VeRA",
     "load_adapter",

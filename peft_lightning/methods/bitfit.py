@@ -54,7 +54,8 @@ class BitFit(AdaptationMethod):
             raise UserError(f"targets is {targets!r}; give a list of sites, for example [query,ffn_in].")
         else:
             modules = [backbone.module_at(site) for site in backbone.sites(*targets)]
-        biases = [module.bias for module in modules if isinstance(getattr(module, "bias", None), nn.Parameter)]
+        found = [getattr(module, "bias", None) for module in modules]
+        biases = [bias for bias in found if isinstance(bias, nn.Parameter)]
         if not biases:
             where = f"at {', '.join(targets)}" if targets else "at all"
             raise UserError(f"A {kind} model has no biases {where}, so that BitFit has nothing to train; choose LoRA.")

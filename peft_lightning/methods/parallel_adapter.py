@@ -10,7 +10,7 @@ The released GLUE script is very likely not what the paper says of its initialis
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from peft_lightning.backbone import Backbone
 from peft_lightning.methods.adapter_drop import AdapterMethod
@@ -35,7 +35,7 @@ class ParallelAdapter(AdapterMethod):
         kwargs: Arguments of `AdapterMethod`.
     """
 
-    identity_tolerance = 0.0
+    identity_tolerance: ClassVar[float | None] = 0.0
 
     def __init__(
         self,

@@ -6,12 +6,16 @@ from peft_lightning.modules.kronecker import KroneckerBottleneck, KroneckerLinea
 from peft_lightning.modules.low_rank import LowRank, PrincipalLowRank, WeightDecomposedLowRank
 from peft_lightning.modules.low_rank_intervention import LowRankIntervention
 from peft_lightning.modules.prefix import Prefix, PrefixTrunk, ReparametrizedPrefix, ShiftedPositions
+from peft_lightning.modules.prompt import EncodedPrompt, InputPrompt, Prompt
 from peft_lightning.modules.scale import ScaleInput, ScaleOutput
+from peft_lightning.modules.singular_low_rank import SingularLowRank
 from peft_lightning.modules.vector_low_rank import SharedProjection, VectorLowRank
 
 __all__ = [
     "Bottleneck",
+    "EncodedPrompt",
     "InhibitedLowRank",
+    "InputPrompt",
     "KroneckerBottleneck",
     "KroneckerLinear",
     "KroneckerRule",
@@ -22,11 +26,13 @@ __all__ = [
     "Prefix",
     "PrefixTrunk",
     "PrincipalLowRank",
+    "Prompt",
     "ReparametrizedPrefix",
     "ScaleInput",
     "ScaleOutput",
     "SharedProjection",
     "ShiftedPositions",
+    "SingularLowRank",
     "VectorLowRank",
     "WeightDecomposedLowRank",
 ]

@@ -58,7 +58,7 @@ class Bottleneck(nn.Module):
             raise UserError(f"depth is {depth}; give a number of layers of at least 1.")
         if init_std < 0:
             raise UserError(f"init_std is {init_std}; give a standard deviation of at least 0.")
-        self.norm = _NORMS[norm](width)
+        self.norm = _make_norm(norm, width)
         self.down = nn.Linear(width, size)
         self.inner = nn.ModuleList(nn.Linear(size, size) for _ in range(depth - 1))
         self.up = nn.Linear(size, width)
@@ -148,7 +148,10 @@ class TokenBatchNorm(nn.BatchNorm1d):
         return super().forward(input.flatten(0, -2)).view_as(input)
 
 
-_NORMS = {"none": lambda _: nn.Identity(), "layer": nn.LayerNorm, "batch": TokenBatchNorm}
+def _make_norm(norm: Norm, width: int) -> nn.Module:
+    if norm == "none":
+        return nn.Identity()
+    return nn.LayerNorm(width) if norm == "layer" else TokenBatchNorm(width)
 
 
 def make_activation(name: str) -> nn.Module:

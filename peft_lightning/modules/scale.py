@@ -22,9 +22,9 @@ class ScaleOutput(nn.Module):
     @torch.no_grad()
     def merge(self, base: nn.Linear) -> None:
         """Multiplies the rows of the weight, and the bias."""
-        base.weight *= self.scale[:, None]
+        base.weight.mul_(self.scale[:, None])
         if base.bias is not None:
-            base.bias *= self.scale
+            base.bias.mul_(self.scale)
 
 
 class ScaleInput(nn.Module):
@@ -45,4 +45,4 @@ class ScaleInput(nn.Module):
     @torch.no_grad()
     def merge(self, base: nn.Linear) -> None:
         """Multiplies the columns of the weight; the bias stays."""
-        base.weight *= self.scale
+        base.weight.mul_(self.scale)

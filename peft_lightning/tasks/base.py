@@ -1,6 +1,7 @@
 """What every task answers: which model, which loss, which metrics, how to read the output."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -31,6 +32,11 @@ class Task(ABC):
         self.max_length = max_length
         self.monitor = monitor
         self.mode = mode
+
+    @property
+    def label_names(self) -> Sequence[str]:
+        """The names of the labels, if the task has any."""
+        return []
 
     @abstractmethod
     def model_options(self) -> dict[str, Any]:

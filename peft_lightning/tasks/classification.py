@@ -49,6 +49,11 @@ class Classification(Task):
             raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give a metric of the task, and max or min.")
         self.labels = list(labels)
 
+    @property
+    def label_names(self) -> Sequence[str]:
+        """The names, in the order of their numbers."""
+        return self.labels
+
     def model_options(self) -> dict[str, Any]:
         """The number of labels and their names."""
         return {

@@ -6,6 +6,7 @@ from peft_lightning.errors import UserError
 from peft_lightning.methods import (
     IA3,
     MAM,
+    AdaLoRA,
     BitFit,
     Compacter,
     FullFineTuning,
@@ -18,6 +19,8 @@ from peft_lightning.methods import (
     ParallelAdapter,
     Pfeiffer,
     PrefixTuning,
+    PromptTuning,
+    PTuning,
     PTuningV2,
     TopLayers,
     VeRA,
@@ -46,6 +49,16 @@ def biases(backbone):
 def top_layer(backbone):
     layer = backbone.layers[-1].path
     return sum(p.numel() for name, p in backbone.pretrained.items() if name.startswith((layer, "bert.pooler")))
+
+
+def embedding(backbone):
+    return backbone.word_embeddings.shape[1]
+
+
+def lstm_prompt(e):
+    """E, two LSTM layers of e / 2 units each way with 4 gates and 2 biases each, and two linear maps."""
+    layer = 2 * 4 * (e // 2) * (e + e // 2 + 2)
+    return 5 * e + 2 * layer + 2 * (e * e + e)
 
 
 # Method, options, the number of its parameters by the formula of its paper, and whether it merges.
@@ -107,6 +120,12 @@ METHODS = {
     "DoRA": (LoRA, {"rank": 4, "dora": True}, lambda _: L * 2 * (4 * (D + D) + D), True),
     "PiSSA": (LoRA, {"rank": 4, "init": "pissa"}, lambda _: L * 2 * 4 * (D + D), True),
     "VeRA": (VeRA, {"rank": 40}, lambda _: 2 * L * (D + 40), True),
+    "AdaLoRA": (
+        AdaLoRA,
+        {"rank": 3, "init_rank": 4, "first_phase": 0.0, "mask_interval": 1},
+        lambda _: L * 4 * (4 * (2 * D + 1) + 2 * (D + F + 1)),
+        True,
+    ),
     "IA3": (IA3, {}, lambda _: L * (2 * D + F), True),
     "InA": (InA, {}, lambda _: L * 2 * 4 * (D + D), False),
     "InA of the code": (
@@ -122,9 +141,35 @@ METHODS = {
         lambda _: 5 * D + 6 * (D + 1) + 2 * L * D * 7,
         False,
     ),
+    "PromptTuning": (PromptTuning, {"prompt_length": 5}, lambda b: 5 * embedding(b), False),
+    "PromptTuning from words": (
+        PromptTuning,
+        {"prompt_length": 5, "init": "vocabulary"},
+        lambda b: 5 * embedding(b),
+        False,
+    ),
+    "PTuning": (PTuning, {"prompt_length": 5}, lambda b: lstm_prompt(embedding(b)), False),
+    "PTuning with MLP": (
+        PTuning,
+        {"prompt_length": 5, "encoder": "mlp", "hidden": 6, "position": "after_first"},
+        lambda b: 5 * embedding(b) + 6 * (embedding(b) + 1) + 6 * 7 + embedding(b) * 7,
+        False,
+    ),
+    "PTuning with backbone": (
+        PTuning,
+        {"prompt_length": 5, "encoder": "none", "backbone_lr": 1e-3},
+        lambda b: 5 * embedding(b) + everything(b),
+        False,
+    ),
+    "PTuningV2 projected": (
+        PTuningV2,
+        {"prompt_length": 5, "projection": True, "projection_size": 6},
+        lambda _: 5 * D + 6 * (D + 1) + 2 * L * D * 7,
+        False,
+    ),
     "PTuningV2": (PTuningV2, {"prompt_length": 5}, lambda _: 2 * 5 * D * L, False),
 }
-PREFIXES = ("PrefixTuning", "PTuningV2", "MAM")
+PREFIXES = ("PrefixTuning", "PTuningV2", "PTuningV2 projected", "MAM")
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

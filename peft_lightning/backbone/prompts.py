@@ -1,0 +1,76 @@
+"""Room for virtual tokens: the sequence is longer inside the model, and as long as the text outside it.
+
+Three pieces that know of each other: `Lengthen` adds ids, mask and segment ids before the base model; the method's
+module at the word embeddings puts the trained embeddings there; `Shorten` cuts the virtual positions off what the
+layers give, before any pooler or head. So the head reads the true first token, and labels of positions stay right.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from peft_lightning.backbone.slots import Slot
+
+
+class Lengthen:
+    """A pre-hook of the base model that adds virtual tokens to its inputs while a slot is switched on.
+
+    Args:
+        slot: What stands at the word embeddings.
+        length: Number n of virtual tokens.
+        offset: Number of real tokens in front of them.
+        token: The id they get; not that of padding, for the mask and RoBERTa's positions are read from it.
+    """
+
+    def __init__(self, slot: Slot, length: int, offset: int, token: int):
+        self.slot = slot
+        self.length = length
+        self.offset = offset
+        self.token = token
+
+    def __call__(self, model: nn.Module, args: tuple, inputs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The inputs with `n + length` positions."""
+        if not self.slot.enabled:
+            return args, inputs
+        ids = args[0] if args else inputs["input_ids"]
+        mask = inputs.get("attention_mask")
+        lengthened = inputs | {
+            "input_ids": self._lengthen(ids, self.token),
+            "attention_mask": self._lengthen(torch.ones_like(ids) if mask is None else mask, 1),
+        }
+        if inputs.get("token_type_ids") is not None:
+            lengthened["token_type_ids"] = self._lengthen(inputs["token_type_ids"], 0)
+        return args[1:], lengthened
+
+    def _lengthen(self, tokens: Tensor, value: int) -> Tensor:
+        before, after = tokens[:, : self.offset], tokens[:, self.offset :]
+        return torch.cat([before, F.pad(after, (self.length, 0), value=value)], dim=1)
+
+
+class Shorten(nn.Module):
+    """Cuts the virtual positions off hidden states `[batch, n + length, hidden]`, alone or in a transformers output.
+
+    Args:
+        length: Number n of virtual tokens.
+        offset: Number of real tokens in front of them.
+    """
+
+    cannot_merge = "a prompt adds tokens to the sequence, which no weight matrix does"
+
+    def __init__(self, length: int, offset: int):
+        super().__init__()
+        self.length = length
+        self.offset = offset
+
+    def forward(self, output: Any) -> Any:
+        """The same without the virtual positions."""
+        if isinstance(output, Tensor):
+            return torch.cat([output[:, : self.offset], output[:, self.offset + self.length :]], dim=1)
+        assert isinstance(output, ModelOutput)
+        output["last_hidden_state"] = self(output["last_hidden_state"])
+        if output.get("hidden_states") is not None:
+            output["hidden_states"] = tuple(self(states) for states in output["hidden_states"])
+        return output
