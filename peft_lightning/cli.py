@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
 from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
-from peft_lightning.complaints import check_arguments, complaint
+from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import TextDataModule
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
@@ -99,6 +99,7 @@ class CLI(LightningCLI):
         """Parses without Lightning's warning that arguments were given from Python: `main` always does."""
         self.config = parser.parse_args(args)
         config = self.config[self.config.subcommand]
+        check_leftovers(args if isinstance(args, list) else [], config)
         if not isinstance(config.seed_everything, bool) and config.seed_everything < 0:
             raise UserError(f"seed_everything is {config.seed_everything}; give a number of at least 0.")
         if config.checkpoint_every_n_steps is not None and config.checkpoint_every_n_steps < 1:

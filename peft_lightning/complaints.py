@@ -2,8 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError
@@ -34,6 +35,36 @@ def check_arguments(arguments: Sequence[str]) -> None:
         linked = re.fullmatch(r"--data\.(?:init_args\.)?(\w+)", option)
         if linked and linked[1] in _LINKED:
             raise UserError(f"{option} is not an option of its own: the data takes it from {_LINKED[linked[1]]}.")
+
+
+def check_leftovers(arguments: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Checks that no file gives an option which the class chosen in the end lacks: the parser drops it silently.
+
+    Args:
+        arguments: The command line.
+        config: What the parser made of it.
+
+    Raises:
+        UserError: There is one.
+    """
+    for option, value in _options_with_values(arguments):
+        path = Path(value or "")
+        if option not in ("--config", "-c", "--model", "--data") or not path.is_file():
+            continue
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        parts = content if option in ("--config", "-c") else {option.removeprefix("--"): content}
+        for part in _KINDS.keys() & parts.keys():
+            given = parts[part]
+            if isinstance(given, str) and (path.parent / given).is_file():
+                given = yaml.safe_load((path.parent / given).read_text(encoding="utf-8"))
+            options = given.get("init_args") or {} if isinstance(given, dict) else {}
+            chosen = config[part]["class_path"].rpartition(".")[2]
+            dropped = sorted(options.keys() - config[part].get("init_args", {}).keys())
+            if dropped:
+                raise UserError(
+                    f"{path} gives {', '.join(dropped)}, which {chosen} does not have; take a configuration without "
+                    f"options of another class, or choose {given.get('class_path', 'that class')}."
+                )
 
 
 def complaint(error: BaseException) -> str | None:

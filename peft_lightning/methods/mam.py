@@ -20,13 +20,10 @@ class MAM(ParallelAdapter):
     """A prefix at the attention and a scaled parallel adapter at the feed-forward sub-layer.
 
     Args:
-        prompt_length: Number l of virtual tokens; the paper has 30 on XSum and 16 on GLUE.
-        bottleneck: Size r of the parallel adapter; the paper has 512 on XSum and 16 on GLUE.
+        prompt_length: Number l of virtual tokens; the paper has 30 on XSum, its GLUE script 16.
         projection: Whether the prefix comes from a network while it is trained.
         projection_size: Size of its hidden layer.
         prefix_dropout: Probability with which an entry of the prefix is dropped in training.
-        weight_decay: AdamW's weight decay; 0.1 on GLUE, 0.01 on XSum (Table 8).
-        warmup: Fraction of all steps in which the learning rate rises from 0; 0.06 on GLUE (Table 8).
         kwargs: Arguments of `ParallelAdapter`.
     """
 
@@ -35,16 +32,13 @@ class MAM(ParallelAdapter):
 
     def __init__(
         self,
-        prompt_length: int = 30,
-        bottleneck: int = 512,
+        prompt_length: int = 16,
         projection: bool = True,
         projection_size: int = 800,
         prefix_dropout: float = 0.0,
-        weight_decay: float = 0.1,
-        warmup: float = 0.06,
         **kwargs: Any,
     ):
-        super().__init__(bottleneck=bottleneck, weight_decay=weight_decay, warmup=warmup, **kwargs)
+        super().__init__(**kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
         """Inserts prefixes and adapters."""

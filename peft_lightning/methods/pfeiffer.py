@@ -26,6 +26,8 @@ class Pfeiffer(AdapterMethod):
         activation: Non-linearity f.
         init_std: Standard deviation of the initial weights, a normal distribution.
         lr: Peak learning rate of the paper and of AdapterHub's tutorial.
+        weight_decay: AdamW's weight decay; the tutorial has none.
+        warmup: Fraction of all steps in which the learning rate rises from 0; the tutorial has none.
         kwargs: Arguments of `AdapterMethod`.
     """
 
@@ -36,9 +38,11 @@ class Pfeiffer(AdapterMethod):
         activation: str = "relu",
         init_std: float = 0.02,
         lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        warmup: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(lr=lr, **kwargs)
+        super().__init__(lr=lr, weight_decay=weight_decay, warmup=warmup, **kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
         """Puts an adapter around each LayerNorm of a feed-forward sub-layer."""
