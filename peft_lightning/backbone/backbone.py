@@ -257,6 +257,8 @@ class Backbone(nn.Module):
     def prompt(self, module: InputPrompt) -> None:
         """From now on the sequence holds the module's virtual tokens; what the layers give has them cut off again.
 
+        Hidden states between the layers, where transformers is asked for them, hold the virtual positions.
+
         Raises:
             UserError: Prompts cannot be used on this architecture, or there is one already.
         """

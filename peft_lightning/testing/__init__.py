@@ -1,6 +1,6 @@
 """Tools to test adaptation methods with: tiny backbones and the conformance suite."""
 
-from peft_lightning.testing.conformance import CHECKS, Case
+from peft_lightning.testing.conformance import CHECKS, TASK, Case
 from peft_lightning.testing.tiny import MODEL_TYPES, save_tiny_backbone
 
-__all__ = ["CHECKS", "MODEL_TYPES", "Case", "save_tiny_backbone"]
+__all__ = ["CHECKS", "MODEL_TYPES", "TASK", "Case", "save_tiny_backbone"]
