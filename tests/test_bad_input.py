@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from small_files import write_reviews
 
 from peft_lightning.cli import main
@@ -122,6 +123,16 @@ def test_a_wrong_configuration_file_is_named(refused, tmp_path, content, words):
     path.write_bytes(content)
     sentence = refused(["fit", "--config", path])
     assert [word for word in (str(path), *words) if word not in sentence] == []
+
+
+@pytest.mark.parametrize("how", ["stacked", "part"])
+def test_options_left_over_from_another_class_are_not_dropped(refused, tmp_path, how):
+    part = {"class_path": "Houlsby", "init_args": {"bottleneck": 8, "lr": 1e-3}}
+    (tmp_path / "houlsby.yaml").write_text(yaml.safe_dump(part))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"model": part if how == "stacked" else "houlsby.yaml"}))
+    sentence = refused(["fit", f"--config={tmp_path / 'run.yaml'}", "--model=LoRA", "--data=RottenTomatoes"])
+    for word in ("run.yaml gives bottleneck", "LoRA does not have", "choose Houlsby"):
+        assert word in sentence
 
 
 def test_a_module_of_the_user_that_fails_to_import_says_why(refused, command, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from peft_lightning import load_adapter
 from peft_lightning.errors import UserError
-from peft_lightning.methods import Houlsby, LoRA, load_checkpoint
+from peft_lightning.methods import MAM, Houlsby, LoRA, PrefixTuning, PTuningV2, load_checkpoint
 from peft_lightning.testing import Case, save_tiny_backbone
 from peft_lightning.testing.conformance import TASK, _logits, _save_checkpoint
 
@@ -120,6 +120,21 @@ def test_the_adapter_is_two_files_with_nothing_of_the_backbone(case, tmp_path):
     config = json.loads((directory / "adapter_config.json").read_text())
     assert config["hyper_parameters"]["bottleneck"] == 8
     assert config["hyper_parameters"]["task"]["labels"] == TASK["labels"]
+
+
+@pytest.mark.parametrize("method", [PrefixTuning, MAM, PTuningV2])
+def test_the_network_behind_a_prefix_is_resumed_but_not_exported(tiny, tmp_path, method):
+    options = {"prompt_length": 5, "projection": True, "projection_size": 6}
+    trained = Case(method, tiny(), tmp_path, options).trained()
+    assert any("trunk" in name for name in trained.trained_state())
+    adapter = trained.save_adapter(tmp_path / "adapter")
+    held = load_file(adapter / "adapter.safetensors")
+    prefixes = {name: tensor for name, tensor in held.items() if ".prefix." in name}
+    assert {name.rpartition(".")[2] for name in prefixes} == {"key", "value"}
+    assert sum(tensor.numel() for tensor in prefixes.values()) == 2 * 5 * 32 * 3
+    loaded, batch = load_adapter(adapter), Case(method, tiny(), tmp_path).batch()
+    assert loaded.hparams.projection is False
+    assert torch.equal(_logits(loaded, batch), _logits(trained, batch))
 
 
 def test_an_adapter_is_not_overwritten_by_accident(case, tmp_path):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from peft_lightning.errors import UserError
-from peft_lightning.methods import FullFineTuning, Houlsby
+from peft_lightning.methods import FullFineTuning, Houlsby, LoRA
 from peft_lightning.methods.optimization import parameter_groups, warmup_and_decay
 from peft_lightning.testing import Case
 
@@ -22,6 +22,19 @@ def test_only_trained_parameters_and_no_decay_on_biases_and_layer_norms(tiny, tm
     assert not any("LayerNorm" in names[id(p)] for p in decayed["params"])
     trained = {id(p) for p in method.parameters() if p.requires_grad}
     assert {id(p) for group in (decayed, plain) for p in group["params"]} == trained
+
+
+def test_lora_plus_gives_b_its_own_learning_rate(tiny, tmp_path):
+    method = Case(LoRA, tiny(), tmp_path, {"rank": 4, "lr_ratio": 16.0, "lr": 1e-3}).build()
+    rate = {
+        p: group["lr"]
+        for group in parameter_groups(method, 0.0, 1e-3, method.learning_rate_ratios())
+        for p in group["params"]
+    }
+    updates = [insertion.module for insertion in method.backbone.insertions]
+    assert {rate[update.A] for update in updates} == {1e-3}
+    assert {rate[update.B] for update in updates} == {16e-3}
+    assert {rate[p] for p in method.backbone.head.values()} == {1e-3}
 
 
 def rates(schedule, warmup, steps=10):
