@@ -26,7 +26,7 @@ from peft_lightning.methods import AdaptationMethod, read_checkpoint
 from peft_lightning.runs import RunDirectory, comparison_table, default_run_directory, predict_file, print_summary
 from peft_lightning.runs.directory import comparable
 
-VERBS = ("fit", "validate", "test", "predict", "summary")
+VERBS = ("fit", "validate", "test", "predict", "summary", "study")
 DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
 
 On a finished run directory RUN:
@@ -35,6 +35,9 @@ On a finished run directory RUN:
   peft-lightning predict RUN                            label the test split
   peft-lightning predict RUN --input FILE --output FILE label the texts of a file
   peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
+
+On a grid of runs:
+  peft-lightning study FILE                             run what is missing, write table and figure
 """
 # A run that was trained on a cluster is evaluated on this machine unless told otherwise.
 HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
@@ -283,6 +286,8 @@ def _dispatch(arguments: list[str]) -> None:
         raise UserError(f"There is no verb '{verb}'; the verbs are {', '.join(VERBS)}.")
     if verb == "summary":
         _summary(rest)
+    elif verb == "study":
+        _study(rest)
     elif verb == "predict" and any(argument.split("=")[0] == "--input" for argument in rest):
         _predict_file(rest)
     elif verb in VERBS[1:] and rest and not rest[0].startswith("-"):
@@ -305,6 +310,18 @@ def _summary(arguments: list[str]) -> None:
         print_summary(runs[0])
     else:
         print(comparison_table(runs))
+
+
+def _study(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "peft-lightning study", description="Execute a grid of runs; the same command goes on after an interruption."
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="YAML file that describes the study")
+    # Imported here because plots take a second to load.
+    from peft_lightning.studies import read_study, run_study
+
+    files = run_study(read_study(parser.parse_args(arguments).file))
+    print("\n".join(["", next(f for f in files if f.suffix == ".md").read_text(), *map(str, files)]))
 
 
 def _predict_file(arguments: list[str]) -> None:

@@ -84,6 +84,7 @@ class RunRecorder(Callback):
                 "backbone": pl_module.backbone.name,
                 "seed": self.seed,
                 "monitor": pl_module.task.monitor,
+                "mode": pl_module.task.mode,
                 "parameters": pl_module.parameter_report.as_dict(),
             },
         )

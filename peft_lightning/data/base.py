@@ -37,7 +37,8 @@ class TextDataModule(LightningDataModule):
         batch_size: Examples a batch on one device.
         max_length: Number of tokens after which a text is cut.
         num_workers: Processes that load batches beside the main one; 0 means none.
-        split_seed: Seed of the split where the publisher gives none.
+        split_seed: Seed of the split where the publisher gives none, and of `train_size`.
+        train_size: Number of training examples to use, drawn with the proportions of the labels; by default all.
         seed: Seed of the order of the training examples; the command line takes it from `seed_everything`.
 
     Raises:
@@ -57,6 +58,7 @@ class TextDataModule(LightningDataModule):
         max_length: int = 128,
         num_workers: int = 0,
         split_seed: int = 0,
+        train_size: int | None = None,
         seed: int = 0,
     ):
         super().__init__()
@@ -65,8 +67,9 @@ class TextDataModule(LightningDataModule):
             ("max_length", max_length, 3),
             ("num_workers", num_workers, 0),
             ("split_seed", split_seed, 0),
+            ("train_size", train_size, 1),
         ):
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"{option} is {value}; give at least {least}.")
         self.source = source
         self.revision = revision
@@ -76,6 +79,7 @@ class TextDataModule(LightningDataModule):
         self.max_length = max_length
         self.num_workers = num_workers
         self.split_seed = split_seed
+        self.train_size = train_size
         self.seed = seed
         self._checked: dict[str, Dataset] = {}
         self._encoded: dict[str, Dataset] = {}
@@ -128,6 +132,8 @@ class TextDataModule(LightningDataModule):
             elif split == "train" or split in taken:
                 where = f"{self.source} (train)"
                 self._checked |= stratified_split(self._check("train"), taken, self.split_seed, where)
+            if split == "train" and self.train_size is not None:
+                self._checked["train"] = self._drawn(self._checked["train"], self.train_size)
             if split not in self._checked:
                 raise UserError(
                     f"Data '{self.source}' has no {split} split; it has {', '.join([*self.raw, *taken])}. "
@@ -192,6 +198,15 @@ class TextDataModule(LightningDataModule):
         return checked_rows(
             self.raw[split], where, self.text_columns, self.label_column, self.labels, self.label_values
         )
+
+    def _drawn(self, table: Dataset, size: int) -> Dataset:
+        if size > len(table):
+            raise UserError(
+                f"train_size is {size}, and '{self.source}' has {len(table)} training examples; give fewer."
+            )
+        if size == len(table):
+            return table
+        return stratified_split(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
 
     def _evaluation_loader(self, split: str, by_length: bool = True) -> DataLoader:
         rows = self.encoded(split)

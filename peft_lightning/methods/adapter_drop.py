@@ -50,6 +50,12 @@ class AdapterMethod(AdaptationMethod):
         kept = {layer.index for layer in self.adapted_layers(backbone)}
         return [site for site in backbone.sites(*names) if site.layer in kept]
 
+    def train_layer_norms(self, backbone: Backbone) -> None:
+        """Unfreezes the LayerNorms; where lower layers have no adapters, those of the others."""
+        layers = self.adapted_layers(backbone)
+        everywhere = len(layers) == len(backbone.layers)
+        backbone.unfreeze(*(backbone.layer_norms if everywhere else backbone.layer_norms_of(layers)), role="layer_norm")
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch; in `random` mode without the adapters of the lowest layers."""
         if self.hparams.drop == "fixed" or not self.hparams.drop_layers:
@@ -61,7 +67,8 @@ class AdapterMethod(AdaptationMethod):
 
     def on_after_backward(self) -> None:
         """Puts back what was left out; not earlier, because gradient checkpointing computes the step again."""
-        self._switch(range(len(self.backbone.layers)), True)
+        if self.hparams.drop == "random":
+            self._switch(range(self.hparams.drop_layers), True)
 
     def _draw(self, batch_idx: int) -> int:
         """The same number on every device, and in a run that is repeated."""

@@ -57,4 +57,4 @@ class Compacter(AdapterMethod):
         for site in self.adapter_sites(backbone, *(f"{name}_output" for name in options.placement)):
             backbone.insert_after(site, KroneckerBottleneck(backbone.width, size, rule, options.activation))
         if options.train_layer_norm:
-            backbone.unfreeze(*backbone.layer_norms, role="layer_norm")
+            self.train_layer_norms(backbone)

@@ -81,10 +81,7 @@ class Houlsby(AdapterMethod):
                 multiplicative = options.form == "multiplicative"
                 backbone.insert_beside(site, ParallelBottleneck(adapter, multiplicative=multiplicative))
         if options.train_layer_norm:
-            layers = self.adapted_layers(backbone)
-            everywhere = len(layers) == len(backbone.layers)
-            norms = backbone.layer_norms if everywhere else backbone.layer_norms_of(layers)
-            backbone.unfreeze(*norms, role="layer_norm")
+            self.train_layer_norms(backbone)
 
 
 def check_placement(placement: Sequence[str]) -> None:

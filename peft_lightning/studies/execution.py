@@ -1,0 +1,75 @@
+"""Executes a study on this machine, and goes on with one that was interrupted."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from peft_lightning.errors import UserError
+from peft_lightning.runs import RunDirectory
+from peft_lightning.studies.report import write_report
+from peft_lightning.studies.study import PlannedRun, Study
+
+
+def execute_in_a_process(run: PlannedRun) -> int:
+    """Trains and tests one run in a process of its own, so that its peak memory is its own; returns the exit status."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.safe_dump(dict(run.config), file)
+        file.flush()
+        arguments = [file.name, str(run.seed), str(run.directory)]
+        return subprocess.run([sys.executable, "-m", "peft_lightning.studies.one_run", *arguments]).returncode
+
+
+def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_process) -> list[Path]:
+    """Runs what is missing, then writes the report.
+
+    A run that fails is named in the end and does not stop the others. An interruption does; the same call goes on.
+
+    Args:
+        study: The study.
+        execute: Trains and tests one run, and returns an exit status.
+
+    Returns:
+        The files of the report.
+
+    Raises:
+        UserError: Runs have failed.
+    """
+    failed: dict[Path, PlannedRun] = {}
+    with tqdm(total=study.size, desc="Study", unit=" runs", file=sys.stderr) as progress:
+        while run := _next(study, failed, progress):
+            progress.set_postfix_str(str(run))
+            status = execute(run)
+            if status < 0 or status > 128:  # killed by a signal, or the status of one that was handled
+                sys.exit(status if status > 128 else 128 - status)
+            if status:
+                failed[run.directory] = run
+    files = write_report(study, finished(study))
+    if failed:
+        names = "; ".join(str(run) for run in failed.values())
+        raise UserError(f"{len(failed)} of {study.size} runs have failed: {names}. What they said stands above.")
+    return files
+
+
+def finished(study: Study) -> dict[Path, dict[str, Any]]:
+    """Run directory -> result, of all planned runs that were trained and tested."""
+    found: dict[Path, dict[str, Any]] = {}
+    # Twice, because the second stage is known once the results of the first are.
+    for _ in range(2):
+        for run in study.planned(found):
+            result = RunDirectory(run.directory).read_result()
+            if result.get("status") == "done" and any(name.startswith("test/") for name in result.get("metrics", {})):
+                found[run.directory] = result
+    return found
+
+
+def _next(study: Study, failed: dict[Path, PlannedRun], progress: tqdm) -> PlannedRun | None:
+    results = finished(study)
+    progress.update(len(results) - progress.n)
+    missing = (run for run in study.planned(results) if run.directory not in results.keys() | failed.keys())
+    return next(missing, None)

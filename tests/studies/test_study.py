@@ -1,0 +1,168 @@
+"""A study expands into runs, chooses on validation, goes on where it stopped, and reports what was found."""
+
+import csv
+import shutil
+
+import pytest
+import yaml
+
+from peft_lightning.cli import main
+from peft_lightning.errors import UserError
+from peft_lightning.studies import read_study, run_study
+from peft_lightning.studies.one_run import train_and_test
+
+
+def write(path, **changes):
+    content = {
+        "runs": str(path.parent / "runs"),
+        "common": {"data": {"class_path": "RottenTomatoes"}, "trainer": {"max_epochs": 1}, "model": {"warmup": 0.1}},
+        "variants": {
+            "LoRA": {"model": {"class_path": "LoRA", "init_args": {"rank": 2}}, "grid": {"lr": [1e-3, 1e-2]}},
+            "Linear probe": {"model": {"class_path": "LinearProbe"}},
+        },
+        "seeds": [0, 1, 2],
+        "selection": [0],
+    }
+    path.write_text(yaml.safe_dump(content | changes, sort_keys=False))
+    return path
+
+
+def result(validation, mode="max"):
+    return {"status": "done", "monitor": "accuracy", "mode": mode, "metrics": {"val/accuracy": validation}}
+
+
+def test_the_first_stage_is_the_grid_with_the_seeds_of_the_selection(tmp_path):
+    study = read_study(write(tmp_path / "study.yaml"))
+    planned = list(study.planned({}))
+    assert [str(run) for run in planned] == ["LoRA lr=0.001 seed 0", "LoRA lr=0.01 seed 0", "Linear probe seed 0"]
+    assert [run.directory.relative_to(tmp_path / "runs").as_posix() for run in planned] == [
+        "LoRA/lr0.001/seed0",
+        "LoRA/lr0.01/seed0",
+        "Linear_probe/only/seed0",
+    ]
+    assert planned[1].config["model"] == {"class_path": "LoRA", "init_args": {"warmup": 0.1, "rank": 2, "lr": 1e-2}}
+    assert study.size == 2 + 2 + 1 + 2
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 1e-2), ("min", 1e-3)])
+def test_the_second_stage_is_the_best_point_on_validation_with_all_seeds(tmp_path, mode, best):
+    study = read_study(write(tmp_path / "study.yaml"))
+    first, second = study.candidates("LoRA")
+    assert study.chosen("LoRA", {first.directory: result(0.7, mode)}) is None
+    chosen = study.chosen("LoRA", {first.directory: result(0.7, mode), second.directory: result(0.8, mode)})
+    assert [(run.point, run.seed) for run in chosen] == [((("lr", best),), seed) for seed in (0, 1, 2)]
+
+
+def test_a_run_that_diverged_is_never_chosen(tmp_path):
+    study = read_study(write(tmp_path / "study.yaml"))
+    first, second = study.candidates("LoRA")
+    chosen = study.chosen("LoRA", {first.directory: result(None), second.directory: result(0.1)})
+    assert chosen[0].point == (("lr", 1e-2),)
+
+
+@pytest.fixture
+def study(tmp_path, tiny, reviews):
+    def write_it(**changes):
+        common = {
+            "model": {"backbone": str(tiny())},
+            "data": {"class_path": "TextClassification", "init_args": {"source": str(reviews), "max_length": 16}},
+            "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "limit_train_batches": 2},
+        }
+        return write(tmp_path / "study.yaml", **{"common": common, "seeds": [0, 1]} | changes)
+
+    return write_it
+
+
+def execute_here(run):
+    """As in a process of its own, which takes longer."""
+    config = run.directory.parent / "study_config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(dict(run.config)))
+    try:
+        train_and_test(str(config), str(run.seed), str(run.directory))
+    except SystemExit as stop:
+        return stop.code
+    return 0
+
+
+def rows_of(path):
+    with path.open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_study_makes_table_and_figure_and_goes_on_after_an_interruption(study, tmp_path):
+    read = read_study(study())
+    files = run_study(read, execute_here)
+    runs = tmp_path / "runs"
+    assert files == [runs / name for name in ("runs.csv", "table.csv", "table.md", "figure.png")]
+    rows, table = rows_of(runs / "runs.csv"), {row["variant"]: row for row in rows_of(runs / "table.csv")}
+    assert len(rows) == 5 == read.size
+    validation = {row["options"]: float(row["validation"]) for row in rows if row["seed"] == "0"}
+    assert table["LoRA"]["chosen"] == max(("lr=0.001", "lr=0.01"), key=validation.__getitem__)
+    test = [float(row["test"]) for row in rows if row["options"] == table["LoRA"]["chosen"]]
+    assert len(test) == 2
+    assert float(table["LoRA"]["test"]) == pytest.approx(sum(test) / 2)
+    assert float(table["LoRA"]["test_error"]) == pytest.approx(abs(test[0] - test[1]) / 2)
+    assert int(table["LoRA"]["method"]) == 3 * 2 * 2 * 64
+    assert "| Linear probe | " in (runs / "table.md").read_text()
+    assert (runs / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+    executed = []
+    shutil.rmtree(runs / "Linear_probe" / "only" / "seed1")
+    run_study(read, lambda run: executed.append(str(run)) or execute_here(run))
+    assert executed == ["Linear probe seed 1"]
+    assert [row["test"] for row in rows_of(runs / "runs.csv")] == [row["test"] for row in rows]
+
+
+def test_a_run_that_fails_is_named_and_does_not_stop_the_others(study, tmp_path):
+    variants = {
+        "Wrong": {"model": {"class_path": "LoRA", "init_args": {"rank": 99}}},
+        "Right": {"model": {"class_path": "LinearProbe"}},
+    }
+    with pytest.raises(UserError, match=r"1 of 4 runs have failed: Wrong seed 0"):
+        run_study(read_study(study(variants=variants)), execute_here)
+    assert [row["variant"] for row in rows_of(tmp_path / "runs" / "table.csv")] == ["Right"]
+
+
+def test_an_interruption_ends_the_study_with_its_status(study):
+    executed = []
+    with pytest.raises(SystemExit) as stop:
+        run_study(read_study(study()), lambda run: executed.append(run) or 130)
+    assert stop.value.code == 130
+    assert len(executed) == 1
+
+
+def test_the_command_executes_each_run_in_a_process(study, tmp_path, capsys):
+    main(["study", str(study(variants={"Probe": {"model": {"class_path": "LinearProbe"}}}, seeds=[0]))])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "runs" / "table.md").read_text() in printed
+    assert str(tmp_path / "runs" / "figure.png") in printed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": "blue"}, "it holds colour, common"),
+        ({"variants": {}}, "has no variants"),
+        ({"variants": {"A": {"grid": {}}}}, "variant A has no model"),
+        ({"variants": {"A": {"model": {}}}}, "variant A has no class_path"),
+        ({"variants": {"A": {"model": {"class_path": "LoRA"}, "lr": 1}}}, "variant A holds lr"),
+        ({"variants": {"A": {"model": {"class_path": "LoRA"}, "grid": {"lr": 1}}}}, "give a list of values"),
+        ({"seeds": []}, "seeds is []"),
+        ({"seeds": [0, 0]}, "each once"),
+        ({"selection": [7]}, "no part of seeds"),
+        ({"common": {}}, "common has no data"),
+    ],
+)
+def test_a_wrong_study_is_named(tmp_path, changes, message):
+    with pytest.raises(UserError) as caught:
+        read_study(write(tmp_path / "study.yaml", **changes))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), (None, "cannot be read"), ("7", "it holds")])
+def test_a_file_that_is_no_study_is_named(refused, tmp_path, text, message):
+    path = tmp_path / "study.yaml"
+    if text:
+        path.write_text(text)
+    assert message in refused(["study", str(path)])
