@@ -1,28 +1,68 @@
 """Each method against its formula as plain hooks on a plain transformers model, with weights that are not small."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
 from transformers import AutoModelForSequenceClassification
 
 from peft_lightning.backbone import load_tokenizer
-from peft_lightning.methods import Houlsby, LoRA, PTuningV2
+from peft_lightning.methods import (
+    IA3,
+    BitFit,
+    Houlsby,
+    InA,
+    LayerNormTuning,
+    LoRA,
+    LoReFT,
+    PrefixTuning,
+    PTuningV2,
+    TopLayers,
+    VeRA,
+)
+from peft_lightning.modules import InhibitedLowRank
 from peft_lightning.testing import Case
 
 TEXTS = ["a good film", "it is the worst plot ever and it is dull"]
-PATHS = {
-    "bert": ("bert.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
-    "roberta": ("roberta.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
-    "electra": ("electra.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
-    "distilbert": ("distilbert.transformer.layer", "attention", "attention.out_lin", "ffn.dropout"),
-    "deberta-v2": ("deberta.encoder.layer", "attention.self", "attention.output.dropout", "output.dropout"),
+BERT = {
+    "attention": "attention.self",
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dropout",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_out": "output.dense",
+    "ffn_output": "output.dropout",
+    "ffn_norm": "output.LayerNorm",
 }
-QUERY_VALUE = {"distilbert": ("q_lin", "v_lin"), "deberta-v2": ("query_proj", "value_proj")}
+DISTILBERT = {
+    "attention": "attention",
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "ffn_out": "ffn.lin2",
+    "ffn_output": "ffn.dropout",
+    "ffn_norm": "output_layer_norm",
+}
+DEBERTA = BERT | {name: f"attention.self.{name}_proj" for name in ("query", "key", "value")}
+PLACES = {
+    "bert": ("bert.encoder.layer", BERT),
+    "roberta": ("roberta.encoder.layer", BERT),
+    "electra": ("electra.encoder.layer", BERT),
+    "distilbert": ("distilbert.transformer.layer", DISTILBERT),
+    "deberta-v2": ("deberta.encoder.layer", DEBERTA),
+}
+WITH_PREFIX = [name for name in PLACES if name != "deberta-v2"]
 
 
-@pytest.fixture(params=PATHS)
+@pytest.fixture(params=PLACES)
 def model_type(request):
     return request.param
 
@@ -39,11 +79,31 @@ def plain_model(tiny, model_type, method):
     return model
 
 
+def part(plain, model_type, layer, name):
+    """The module of a plain model that has this name in one of its layers."""
+    layers, places = PLACES[model_type]
+    return plain.get_submodule(f"{layers}.{layer}.{places[name]}")
+
+
+def part_at(plain, model_type, insertion):
+    return part(plain, model_type, insertion.site.layer, insertion.site.name)
+
+
 def assert_equal_and_different_from_bare(method, plain, bare, batch):
+    """Logits in single precision; the gradients of what was inserted in double, where small ones say something."""
     with torch.no_grad():
         found, wanted, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
     assert (found - untouched).abs().max() > 0.05
+    method.double()
+    plain.double()
+    inserted = list({id(p): p for i in method.backbone.insertions for p in i.module.parameters()}.values())
+    found, wanted = (
+        torch.cat([gradient.flatten() for gradient in torch.autograd.grad(logits.square().sum(), inserted)])
+        for logits in (method(batch).logits, plain(**batch).logits)
+    )
+    assert wanted.abs().max() > 1e-3
+    torch.testing.assert_close(found, wanted, atol=1e-9 * float(wanted.abs().max()), rtol=1e-6)
 
 
 def test_houlsby(tiny, model_type, batch, tmp_path):
@@ -57,13 +117,134 @@ def test_houlsby(tiny, model_type, batch, tmp_path):
     def adapter(module, inputs, output, weights):
         return output + F.linear(F.gelu(F.linear(output, weights[0], weights[1])), weights[2], weights[3])
 
-    layers, _, *sites = PATHS[model_type]
     for insertion in method.backbone.insertions:
         weights = list(insertion.module.parameters())
-        site = sites[0 if insertion.site.name == "attention_output" else 1]
-        layer = plain.get_submodule(layers)[insertion.site.layer]
-        layer.get_submodule(site).register_forward_hook(partial(adapter, weights=weights))
+        part_at(plain, model_type, insertion).register_forward_hook(partial(adapter, weights=weights))
     assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"form": "parallel"},
+        {"form": "parallel", "placement": ["attention"], "drop_layers": 1},
+        {"form": "multiplicative"},
+        {"form": "multiplicative", "placement": ["ffn"], "norm": "layer"},
+        {"depth": 2, "activation": "tanh"},
+        {"norm": "layer"},
+        {"norm": "batch", "form": "parallel"},
+        {"placement": ["attention"]},
+        {"placement": ["ffn"], "drop_layers": 2},
+    ],
+    ids=str,
+)
+def test_variations_of_houlsby(tiny, model_type, batch, tmp_path, options):
+    """h + A(h) behind, f + A(x) or f (1 + A(x)) beside the sub-layer f(x); A with another layer or a LayerNorm."""
+    method = Case(
+        Houlsby, tiny(model_type), tmp_path, {"bottleneck": 8, "train_layer_norm": False, **options}
+    ).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    form, f = options.get("form", "serial"), torch.tanh if "activation" in options else F.gelu
+    entered = {}
+
+    def enter_layer(module, inputs, kwargs, layer):
+        entered["attention_output", layer] = inputs[0] if inputs else kwargs["hidden_states"]
+
+    def leave_attention(module, inputs, output, layer):
+        entered["ffn_output", layer] = output
+
+    def change(adapter, x):
+        if options.get("norm") == "layer":
+            x = F.layer_norm(x, (32,), adapter.norm.weight, adapter.norm.bias, 1e-5)
+        if options.get("norm") == "batch":
+            x = (x - adapter.norm.running_mean) / (adapter.norm.running_var + 1e-5).sqrt()
+            x = x * adapter.norm.weight + adapter.norm.bias
+        x = f(x @ adapter.down.weight.T + adapter.down.bias)
+        if "depth" in options:
+            x = f(x @ adapter.inner[0].weight.T + adapter.inner[0].bias)
+        return x @ adapter.up.weight.T + adapter.up.bias
+
+    def adapt(module, inputs, output, adapter, site):
+        if form == "serial":
+            return output + change(adapter, output)
+        changed = change(adapter.bottleneck, entered[site])
+        return output * (1 + changed) if form == "multiplicative" else output + changed
+
+    for layer in range(3):
+        whole = plain.get_submodule(f"{PLACES[model_type][0]}.{layer}")
+        whole.register_forward_pre_hook(partial(enter_layer, layer=layer), with_kwargs=True)
+        norm = part(plain, model_type, layer, "attention_norm")
+        norm.register_forward_hook(partial(leave_attention, layer=layer))
+    adapters = [i for i in method.backbone.insertions if i.site.name.endswith("_output")]
+    placement = options.get("placement", ["attention", "ffn"])
+    wanted = product(range(options.get("drop_layers", 0), 3), placement)
+    assert [(i.site.layer, i.site.name) for i in adapters] == [(layer, f"{name}_output") for layer, name in wanted]
+    for insertion in adapters:
+        hook = partial(adapt, adapter=insertion.module, site=(insertion.site.name, insertion.site.layer))
+        part_at(plain, model_type, insertion).register_forward_hook(hook)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize("form", ["serial", "parallel"])
+def test_without_the_adapters_of_the_lowest_layers(tiny, tmp_path, form):
+    """A step of AdapterDrop's robust mode has the loss and the gradients of adapters whose W_up and b_up are zero.
+
+    Those of the adapters that it left out are zero themselves; every number from 0 to `drop_layers` is drawn.
+    """
+    options = {"bottleneck": 8, "drop": "random", "drop_layers": 2, "form": form, "lr": 1e-30}
+    case = Case(Houlsby, tiny(), tmp_path, options)
+    method, batch = case.trained(), case.batch()
+    steps = []
+
+    class Watch(Callback):
+        def on_train_start(self, trainer, module):
+            for dropout in module.modules():
+                if isinstance(dropout, nn.Dropout):
+                    dropout.p = 0.0
+
+        def on_before_backward(self, trainer, module, loss):
+            steps.append([float(loss.detach())])
+
+        def on_after_backward(self, trainer, module):
+            steps[-1].append({name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad})
+
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Watch()],
+    )
+    trainer.fit(method, DataLoader([batch] * 12, batch_size=None))
+
+    wanted = []
+    for left_out in range(3):
+        oracle = case.trained()
+        oracle.load_state_dict(method.trained_state())
+        with torch.no_grad():
+            for name, parameter in oracle.named_parameters():
+                if ".up." in name and layer_of(name) < left_out:
+                    parameter.zero_()
+        loss = oracle.task.loss(oracle(batch), batch)
+        loss.backward()
+        gradients = {name: p.grad for name, p in oracle.named_parameters() if p.requires_grad}
+        wanted.append((loss.item(), gradients))
+
+    seen = set()
+    for loss, gradients in steps:
+        used = {layer_of(name) for name, gradient in gradients.items() if ".inserted." in name and gradient.any()}
+        left_out = 3 - len(used)
+        their_loss, theirs = wanted[left_out]
+        assert loss == pytest.approx(their_loss, abs=1e-6)
+        for name, gradient in theirs.items():
+            if ".inserted." in name and layer_of(name) < left_out:
+                assert not gradients[name].any(), name
+            else:
+                torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+        seen.add(left_out)
+    assert seen == {0, 1, 2}
 
 
 def test_lora(tiny, model_type, batch, tmp_path):
@@ -74,23 +255,123 @@ def test_lora(tiny, model_type, batch, tmp_path):
     def low_rank(module, inputs, output, a, b):
         return output + 6.0 / 4 * inputs[0] @ a.T @ b.T
 
-    layers, attention, *_ = PATHS[model_type]
-    names = dict(zip(("query", "value"), QUERY_VALUE.get(model_type, ("query", "value")), strict=True))
     for insertion in method.backbone.insertions:
-        layer = plain.get_submodule(layers)[insertion.site.layer]
         hook = partial(low_rank, a=insertion.module.A, b=insertion.module.B)
-        layer.get_submodule(f"{attention}.{names[insertion.site.name]}").register_forward_hook(hook)
+        part_at(plain, model_type, insertion).register_forward_hook(hook)
     assert_equal_and_different_from_bare(method, plain, bare, batch)
 
 
-@pytest.mark.parametrize("model_type", [name for name in PATHS if name != "deberta-v2"])  # which takes no prefix
-@pytest.mark.parametrize("shift", [True, False])
-def test_ptuning_v2(tiny, model_type, batch, tmp_path, shift):
-    """Attention over [P; tokens] written out as softmax(q k^T / sqrt(d_h)) v in place of transformers' attention."""
-    options = {"prompt_length": 5, "shift_positions": shift}
-    method = Case(PTuningV2, tiny(model_type), tmp_path, options).trained()
+def test_vera(tiny, model_type, batch, tmp_path):
+    """W x + b + v_b * (B (v_d * (A x))) on query and value, with one A and one B for all."""
+    method = Case(VeRA, tiny(model_type), tmp_path, {"rank": 40}).trained()
     plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
-    layers, attention, *_ = PATHS[model_type]
+    shared = method.backbone.insertions[0].module.projection
+    assert (shared.A.shape, shared.B.shape) == ((40, 32), (32, 40))
+
+    def update(module, inputs, output, vectors):
+        return output + vectors.b * (vectors.d * (inputs[0] @ shared.A.T) @ shared.B.T)
+
+    for insertion in method.backbone.insertions:
+        part_at(plain, model_type, insertion).register_forward_hook(partial(update, vectors=insertion.module))
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+INA = {
+    "paper": ({}, ["query", "key"], 1.0),
+    "paper, r = 8": ({"rank": 8, "alpha": 8.0, "inhibition": 0.9}, ["query", "key"], 1.0),
+    "code": (
+        {"targets": ["query", "key", "value"], "activation": "leaky_relu", "alpha": 16.0},
+        ["query", "key", "value"],
+        4.0,
+    ),
+    "held threshold": ({"detach_threshold": True}, ["query", "key"], 1.0),
+}
+
+
+@pytest.mark.parametrize("preset", INA)
+def test_ina(tiny, model_type, batch, tmp_path, preset):
+    """W x + b + s B f(z - p max(z)) with z = A x, where rows of z may be negative throughout."""
+    options, targets, scale = INA[preset]
+    method = Case(InA, tiny(model_type), tmp_path, options).trained()
+    # The units of the first query differ by positive factors, and those of the first key are their negatives: of the
+    # same x one of the two makes nothing but negative units.
+    query, key = (insertion.module.A for insertion in method.backbone.insertions[:2])
+    with torch.no_grad():
+        query.copy_(torch.linspace(1, 0.3, len(query))[:, None] * query[:1])
+        key.copy_(-query)
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    f = partial(F.leaky_relu, negative_slope=0.01) if preset == "code" else F.gelu
+    share = options.get("inhibition", 0.3)
+    strongest = []
+
+    def inhibited(module, inputs, output, a, b):
+        z = inputs[0] @ a.T
+        most = z.amax(-1, keepdim=True)
+        strongest.append(most)
+        most = most.detach() if "detach_threshold" in options else most
+        return output + scale * f(z - share * most) @ b.T
+
+    found = [(i.site.layer, i.site.name) for i in method.backbone.insertions]
+    assert found == list(product(range(3), targets))
+    for insertion in method.backbone.insertions:
+        hook = partial(inhibited, a=insertion.module.A, b=insertion.module.B)
+        part_at(plain, model_type, insertion).register_forward_hook(hook)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+    assert (torch.cat([most.flatten() for most in strongest]) < 0).unique().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "leaky_relu", "relu"])
+def test_inhibition_raises_units_that_are_all_negative(activation):
+    """z - 0.9 max(z) of (-0.5, -1, -2, -3) is (-0.05, -0.55, -1.55, -2.55); ReLU lets nothing of that pass."""
+    update = InhibitedLowRank(4, 4, rank=4, alpha=4.0, inhibition=0.9, activation=activation)
+    base = nn.Linear(4, 4)
+    with torch.no_grad():
+        update.A.copy_(torch.eye(4))
+        update.B.copy_(torch.eye(4))
+    z = torch.tensor([[[-0.5, -1.0, -2.0, -3.0]]])
+    wanted = getattr(F, activation)(torch.tensor([[[-0.05, -0.55, -1.55, -2.55]]]))
+    torch.testing.assert_close(update(base, z) - base(z), wanted, atol=1e-6, rtol=0)
+    assert bool(wanted.any()) == (activation != "relu")
+
+
+def test_ia3(tiny, model_type, batch, tmp_path):
+    """l_k * k, l_v * v, and W_2 (l_ff * f(W_1 x + b_1)) + b_2."""
+    method = Case(IA3, tiny(model_type), tmp_path).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    assert len(method.backbone.insertions) == 9
+    for insertion in method.backbone.insertions:
+        vector, scaled = insertion.module.scale, part_at(plain, model_type, insertion)
+        if insertion.site.name == "ffn_out":
+            scaled.register_forward_pre_hook(lambda module, inputs, vector=vector: inputs[0] * vector)
+        else:
+            scaled.register_forward_hook(lambda module, inputs, output, vector=vector: output * vector)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize("positions", [1, 2])
+def test_loreft(tiny, model_type, batch, tmp_path, positions):
+    """h + R^T (W h + b - R h) at the first tokens behind every layer; R by Gram and Schmidt."""
+    method = Case(LoReFT, tiny(model_type), tmp_path, {"rank": 3, "positions": positions}).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+
+    def edit(module, inputs, output, edits):
+        rows = []
+        for row in edits.basis:
+            row = row - sum((row @ other) * other for other in rows)
+            rows.append(row / row.norm())
+        r, first = torch.stack(rows), output[:, :positions]
+        first = first + (first @ edits.linear.weight.T + edits.linear.bias - first @ r.T) @ r
+        return torch.cat([first, output[:, positions:]], 1)
+
+    assert len(method.backbone.insertions) == 3
+    for insertion in method.backbone.insertions:
+        last = part(plain, model_type, insertion.site.layer, "ffn_norm")
+        last.register_forward_hook(partial(edit, edits=insertion.module))
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+def attend_to_prefixes(plain, model_type, batch, insertions, virtual):
+    """Attention over [P; tokens] written out as softmax(q k^T / sqrt(d_h)) v in place of transformers' attention."""
     q, k, v = ("q_lin", "k_lin", "v_lin") if model_type == "distilbert" else ("query", "key", "value")
 
     def split(tensor):
@@ -99,19 +380,95 @@ def test_ptuning_v2(tiny, model_type, batch, tmp_path, shift):
     def attend(module, inputs, kwargs, output, prefix):
         hidden = inputs[0] if inputs else kwargs["hidden_states"]
         query, key, value = (split(getattr(module, name)(hidden)) for name in (q, k, v))
-        key = torch.cat([prefix.key.transpose(0, 1).expand(2, -1, -1, -1), key], 2)
-        value = torch.cat([prefix.value.transpose(0, 1).expand(2, -1, -1, -1), value], 2)
+        virtual_key, virtual_value = (matrix.transpose(0, 1).expand(2, -1, -1, -1) for matrix in virtual(prefix))
+        key, value = torch.cat([virtual_key, key], 2), torch.cat([virtual_value, value], 2)
         seen = torch.cat([torch.ones(2, 5), batch["attention_mask"]], 1).bool()[:, None, None]
         weights = (query @ key.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
         joined = (weights @ value).transpose(1, 2).reshape(2, -1, 32)
         return (module.out_lin(joined) if model_type == "distilbert" else joined), None
 
-    for insertion in method.backbone.insertions:
-        if insertion.site.layer is not None:
-            layer = plain.get_submodule(layers)[insertion.site.layer]
-            hook = partial(attend, prefix=insertion.module)
-            layer.get_submodule(attention).register_forward_hook(hook, with_kwargs=True)
+    found = [insertion for insertion in insertions if insertion.site.layer is not None]
+    assert [insertion.site.layer for insertion in found] == [0, 1, 2]
+    for insertion in found:
+        hook = partial(attend, prefix=insertion.module)
+        part_at(plain, model_type, insertion).register_forward_hook(hook, with_kwargs=True)
+
+
+@pytest.mark.parametrize("model_type", WITH_PREFIX)
+@pytest.mark.parametrize("shift", [True, False])
+def test_ptuning_v2(tiny, model_type, batch, tmp_path, shift):
+    """Trained keys and values in front of those of the text, which may be moved behind them."""
+    options = {"prompt_length": 5, "shift_positions": shift}
+    method = Case(PTuningV2, tiny(model_type), tmp_path, options).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    attend_to_prefixes(plain, model_type, batch, method.backbone.insertions, lambda prefix: (prefix.key, prefix.value))
     if shift:
         table = plain.base_model.embeddings.position_embeddings
         table.register_forward_hook(lambda module, inputs, output: F.embedding(inputs[0] + 5, module.weight))
     assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize("model_type", WITH_PREFIX)
+def test_prefix_tuning(tiny, model_type, batch, tmp_path):
+    """The trained keys and values are W_2 tanh(W_1 E + b_1) + b_2, of which all but W_2 and b_2 is shared by all."""
+    options = {"prompt_length": 5, "projection_size": 6}
+    method = Case(PrefixTuning, tiny(model_type), tmp_path, options).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    trunk = method.backbone.insertions[0].module.trunk
+
+    def virtual(prefix):
+        inner = torch.tanh(trunk.embedding @ trunk.linear.weight.T + trunk.linear.bias)
+        both = inner @ prefix.linear.weight.T + prefix.linear.bias
+        return both[:, :32].view(5, 4, 8), both[:, 32:].view(5, 4, 8)
+
+    attend_to_prefixes(plain, model_type, batch, method.backbone.insertions, virtual)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+def layer_of(name):
+    """The number in `...layer.2...`, or None."""
+    number = name.partition(".layer.")[2].partition(".")[0]
+    return int(number) if number else None
+
+
+def is_norm(name):
+    return any(f"{kind}." in name for kind in ("LayerNorm", "layer_norm"))
+
+
+# Which pretrained parameters are trained, by their names in transformers.
+CHOSEN = {
+    "BitFit": (BitFit, {}, lambda name: name.endswith(".bias")),
+    "BitFit of two maps": (
+        BitFit,
+        {"targets": ["query", "ffn_in"]},
+        lambda name: name.endswith(
+            ("query.bias", "query_proj.bias", "q_lin.bias", "intermediate.dense.bias", "lin1.bias")
+        ),
+    ),
+    "TopLayers": (TopLayers, {"k": 2}, lambda name: layer_of(name) in (1, 2) or ".pooler." in name),
+    "TopLayers without pooler": (TopLayers, {"k": 1, "train_pooler": False}, lambda name: layer_of(name) == 2),
+    "TopLayers, all": (TopLayers, {"k": 3, "train_embeddings": True}, lambda name: True),
+    "LayerNormTuning": (LayerNormTuning, {}, is_norm),
+    "LayerNormTuning of scales in layers": (
+        LayerNormTuning,
+        {"biases": False, "embedding_norm": False},
+        lambda name: is_norm(name) and name.endswith("weight") and layer_of(name) is not None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_what_is_trained_by_name(tiny, model_type, batch, tmp_path, name):
+    """Exactly these and what lies outside the base model; with their values a plain model computes the same."""
+    kind, options, chosen = CHOSEN[name]
+    method = Case(kind, tiny(model_type), tmp_path, options).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    base = f"{plain.base_model_prefix}."
+    wanted = {key for key, _ in plain.named_parameters() if not key.startswith(base) or chosen(key)}
+    trained = {key: p for key, p in method.backbone.model.named_parameters() if p.requires_grad}
+    assert trained.keys() == wanted
+    plain.load_state_dict(trained, strict=False)
+    with torch.no_grad():
+        found, again, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
+    assert torch.equal(found, again)
+    assert (found - untouched).abs().max() > 0.05
