@@ -72,14 +72,14 @@ class RankAllocator:
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Counts the gradients of optimizer step number `step`, from 1, and zeroes the least important triplets."""
-        if self.final is None:
-            self._observe()
-            if self.budget.is_final(step):
-                self.final = self._kept(self.budget.target)
-            elif step > self.budget.first and step % self.interval == 0:
-                self._apply(self._kept(self.budget.at(step)))
+        if self.final is None and self.budget.is_final(step):
+            self.final = self._kept(self.budget.target)
         if self.final is not None:
             self._apply(self.final)
+            return
+        self._observe()
+        if step > self.budget.first and step % self.interval == 0:
+            self._apply(self._kept(self.budget.at(step)))
 
     def scores(self) -> list[Tensor]:
         """The importance of each triplet, one tensor `[r]` a map."""

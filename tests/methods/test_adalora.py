@@ -49,8 +49,10 @@ def test_the_least_important_triplets_of_all_maps_together_go():
         update.singular.data = torch.tensor(sizes)
         for parameter in update.parameters():
             parameter.grad = torch.ones_like(parameter)
-    allocator = RankAllocator(updates, Budget(start=6, target=3, total=1, first=0, last=0), 0.5, 0.5, 1)
+    allocator = RankAllocator(updates, Budget(start=6, target=3, total=2, first=1, last=0), 0.5, 0.5, 1)
     allocator.after_step(1)
+    assert all(update.singular.all() for update in updates)
+    allocator.after_step(2)
     assert [update.singular.count_nonzero().item() for update in updates] == [2, 1]
     assert updates[0].singular.tolist() == [0, 9, 8]
     assert updates[1].singular.tolist() == [0, 7, 0]

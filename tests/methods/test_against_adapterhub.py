@@ -70,8 +70,8 @@ def edits(method):
 CASES = {
     "houlsby": (Houlsby, {"bottleneck": 4, "train_layer_norm": False}, [adapters]),
     "pfeiffer": (Pfeiffer, {"bottleneck": 4}, [adapters]),
-    "parallel_adapter": (ParallelAdapter, {"bottleneck": 4}, [adapters]),
-    "mam": (MAM, {"prompt_length": 3, "projection_size": 6, "bottleneck": 4}, [adapters, prefixes]),
+    "parallel_adapter": (ParallelAdapter, {"bottleneck": 4, "scale": 4.0}, [adapters]),
+    "mam": (MAM, {"prompt_length": 3, "projection_size": 6, "bottleneck": 4, "scale": 4.0}, [adapters, prefixes]),
     "compacter": (Compacter, {"bottleneck": 8, "train_layer_norm": False}, [adapters]),
     "compacter_plus_plus": (
         Compacter,

@@ -4,7 +4,18 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from peft_lightning.methods import IA3, LayerNormTuning, LoRA, PrefixTuning, PTuningV2, VeRA
+from peft_lightning.methods import (
+    IA3,
+    AdaLoRA,
+    LayerNormTuning,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    PTuning,
+    PTuningV2,
+    VeRA,
+)
+from peft_lightning.methods.rank_allocation import Budget, RankAllocator
 from peft_lightning.testing import Case
 
 peft = pytest.importorskip("peft", minversion="0.21")
@@ -216,3 +227,94 @@ def test_ptuning_v2(trained, model_type, shift):
     theirs = prefix_model(case, method, {"embedding.weight": flat_prefix(method)})
     positions = {} if shift else {"position_ids": unshifted(case, model_type)}
     assert_equal_and_different_from_bare(case, method, theirs, **positions)
+
+
+def adalora_model(case, method, **options):
+    """peft's model with our triplets; it divides by the rank + 1e-5."""
+    config = peft.AdaLoraConfig(
+        task_type="SEQ_CLS", init_r=4, lora_alpha=6.0, target_modules=PEFT_ALL_MAPS, total_step=10, **options
+    )
+    tensors = {}
+    for path, module in inserted(method):
+        tensors |= {f"{path}.lora_A": module.Q, f"{path}.lora_B": module.P, f"{path}.lora_E": module.singular[:, None]}
+        tensors |= {f"{path}.ranknum": torch.tensor([4.0])}
+    return peft_model(case, method, config, tensors)
+
+
+def test_adalora(trained):
+    case = trained(AdaLoRA, rank=2, init_rank=4, alpha=6.0 * 4 / (4 + 1e-5))
+    method = case.trained()
+    assert_equal_and_different_from_bare(case, method, adalora_model(case, method))
+
+
+def test_the_ranks_of_adalora_are_shared_out_as_in_peft(trained):
+    """The same random gradients in ten steps, of which the seven with a falling budget are compared one by one."""
+    case = trained(AdaLoRA, rank=2, init_rank=4)
+    method = case.trained()
+    model = adalora_model(case, method, target_r=2, tinit=2, tfinal=3, deltaT=2, beta1=0.8, beta2=0.7)
+    live = dict(model.named_parameters())
+    budget = Budget(start=18 * 4, target=18 * 2, total=10, first=2, last=3)
+    allocator = RankAllocator(method.updates, budget, beta1=0.8, beta2=0.7, interval=2)
+    theirs = model.base_model.rankallocator
+    kept = []
+    for step in range(1, 8):
+        for path, module in inserted(method):
+            for key, parameter in (("A", module.Q), ("B", module.P), ("E", module.singular)):
+                twin = live[f"base_model.model.{path}.lora_{key}.default"]
+                parameter.grad = torch.randn_like(parameter)
+                twin.grad = parameter.grad.reshape(twin.shape).clone()
+                with torch.no_grad():
+                    parameter -= 0.1 * parameter.grad
+                    twin -= 0.1 * twin.grad
+        allocator.after_step(step)
+        theirs.update_and_allocate(model, step, force_mask=step == 7)
+        for path, module in inserted(method):
+            singular = live[f"base_model.model.{path}.lora_E.default"].flatten()
+            torch.testing.assert_close(module.singular, singular, msg=f"step {step}")
+        kept.append(sum(int(module.singular.count_nonzero()) for _, module in inserted(method)))
+    assert kept == [72, 72, 72, int(36 + 36 * 0.6**3), 72, int(36 + 36 * 0.2**3), 36]
+
+
+def prompt_states(case, method, config, tensors):
+    """The last hidden states of peft's model at the positions of the text: its head would read a virtual token."""
+    model = peft.get_peft_model(plain_model(case, method), config).eval()
+    model.prompt_encoder.default.load_state_dict(tensors, strict=True)
+    with torch.no_grad():
+        return model(**inputs(case), output_hidden_states=True).hidden_states[-1][:, config.num_virtual_tokens :]
+
+
+def assert_equal_states(case, method, wanted):
+    batch = inputs(case)
+    real = batch["attention_mask"].bool()
+    with torch.no_grad():
+        found = method.backbone.model.base_model(**batch).last_hidden_state
+        bare = plain_model(case, method).base_model(**batch).last_hidden_state
+    torch.testing.assert_close(found[real], wanted[real], atol=1e-5, rtol=0)
+    assert (found - bare)[real].abs().max() > 0.05
+
+
+def test_prompt_tuning(trained):
+    case = trained(PromptTuning, prompt_length=5)
+    method = case.trained()
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=5)
+    prompt = {"embedding.weight": inserted(method)[0][1].prompt.detach()}
+    assert_equal_states(case, method, prompt_states(case, method, config, prompt))
+
+
+@pytest.mark.parametrize("encoder", ["lstm", "mlp"])
+def test_p_tuning(trained, encoder):
+    case = trained(PTuning, prompt_length=5, encoder=encoder, hidden=6)
+    method = case.trained()
+    config = peft.PromptEncoderConfig(
+        task_type="SEQ_CLS",
+        num_virtual_tokens=5,
+        encoder_reparameterization_type=encoder.upper(),
+        encoder_hidden_size=6,
+        encoder_dropout=0.0,
+    )
+    network = inserted(method)[0][1]
+    tensors = {"embedding.weight": network.embedding.detach()}
+    tensors |= {f"mlp_head.{name}": tensor for name, tensor in network.mlp.state_dict().items()}
+    if encoder == "lstm":
+        tensors |= {f"lstm_head.{name}": tensor for name, tensor in network.lstm.state_dict().items()}
+    assert_equal_states(case, method, prompt_states(case, method, config, tensors))
