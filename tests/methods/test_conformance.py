@@ -172,8 +172,34 @@ METHODS = {
 PREFIXES = ("PrefixTuning", "PTuningV2", "PTuningV2 projected", "MAM")
 
 
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-@pytest.mark.parametrize("name", METHODS)
+# One method of each kind of insertion; on architectures other than BERT the rest runs with `make test-long`.
+KINDS = (
+    "FullFineTuning",
+    "BitFit",
+    "Houlsby",
+    "Pfeiffer",
+    "ParallelAdapter",
+    "LoRA",
+    "IA3",
+    "LoReFT",
+    "PromptTuning",
+    "PrefixTuning",
+)
+
+
+COMBINATIONS = [
+    pytest.param(
+        name,
+        model_type,
+        marks=[] if model_type == "bert" or name in KINDS else [pytest.mark.long],
+        id=f"{name}-{model_type}",
+    )
+    for name in METHODS
+    for model_type in MODEL_TYPES
+]
+
+
+@pytest.mark.parametrize(("name", "model_type"), COMBINATIONS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_conformance(check, name, model_type, tiny, tmp_path):
     method, options, count, merges = METHODS[name]
