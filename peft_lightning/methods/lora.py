@@ -20,12 +20,12 @@ from typing import Any
 
 from torch import nn
 
-from peft_lightning.backbone import Backbone
+from peft_lightning.backbone import Backbone, LinearMap
 from peft_lightning.errors import UserError
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.methods.targets import linear_targets
 from peft_lightning.modules import LowRank, PrincipalLowRank, WeightDecomposedLowRank
-from peft_lightning.modules.low_rank import LowRankInit
+from peft_lightning.modules.low_rank import LowRankInit, LowRankPair
 
 
 class LoRA(AdaptationMethod):
@@ -75,7 +75,7 @@ class LoRA(AdaptationMethod):
         for site, linear in linear_targets(backbone, options.targets):
             backbone.replace(site, self._update(linear))
 
-    def _update(self, linear: nn.Linear) -> nn.Module:
+    def _update(self, linear: LinearMap) -> nn.Module:
         options = self.hparams
         sizes = {"rank": options.rank, "alpha": options.alpha, "dropout": options.dropout}
         sizes["rank_stabilized"] = options.rank_stabilized
@@ -87,4 +87,5 @@ class LoRA(AdaptationMethod):
 
     def learning_rate_ratios(self) -> dict[nn.Parameter, float]:
         """LoRA+: B learns `lr_ratio` times as fast."""
-        return {insertion.module.B: self.hparams.lr_ratio for insertion in self.backbone.insertions}
+        updates = (insertion.module for insertion in self.backbone.insertions)
+        return {update.B: self.hparams.lr_ratio for update in updates if isinstance(update, LowRankPair)}
