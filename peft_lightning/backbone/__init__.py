@@ -2,6 +2,19 @@
 
 from peft_lightning.backbone.architectures import ARCHITECTURES, Architecture, Stack
 from peft_lightning.backbone.backbone import Backbone, Insertion, Layer, Site
+from peft_lightning.backbone.linear_maps import LinearMap, LinearView, Part
 from peft_lightning.backbone.loading import load_tokenizer
 
-__all__ = ["ARCHITECTURES", "Architecture", "Backbone", "Insertion", "Layer", "Site", "Stack", "load_tokenizer"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Backbone",
+    "Insertion",
+    "Layer",
+    "LinearMap",
+    "LinearView",
+    "Part",
+    "Site",
+    "Stack",
+    "load_tokenizer",
+]

@@ -24,6 +24,7 @@ def prefix_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention over `[prefix; tokens]`.
@@ -37,6 +38,7 @@ def prefix_attention(
         value: As `key`.
         attention_mask: Boolean or additive mask `[batch, 1 or heads, queries, keys]`, or None.
         is_causal: Whether a missing mask means a causal one.
+        position_bias: T5's bias of scores by distance `[1, heads, queries, keys]`; 0 for the prefix.
         kwargs: Passed on to `sdpa`: dropout, scaling, ...
 
     Returns:
@@ -53,8 +55,12 @@ def prefix_attention(
         if attention_mask is not None:
             seen = True if attention_mask.dtype == torch.bool else 0.0
             attention_mask = F.pad(attention_mask, (key.shape[2] - keys, 0), value=seen)
+        if position_bias is not None:
+            position_bias = F.pad(position_bias, (key.shape[2] - keys, 0))
         is_causal = False
-    return sdpa_attention_forward(module, query, key, value, attention_mask, is_causal=is_causal, **kwargs)
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, is_causal=is_causal, position_bias=position_bias, **kwargs
+    )
 
 
 AttentionInterface.register(PREFIX_ATTENTION, prefix_attention)

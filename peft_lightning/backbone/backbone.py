@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from peft_lightning.backbone.architectures import Stack, architecture
+from peft_lightning.backbone.architectures import Place, Stack, architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
+from peft_lightning.backbone.linear_maps import Part, as_seen
 from peft_lightning.backbone.loading import load_pretrained, model_type
 from peft_lightning.backbone.prompts import Lengthen, Shorten
-from peft_lightning.backbone.slots import After, Beside, Entrance, Instead, Prefixed, Slot
+from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
 from peft_lightning.modules.prompt import InputPrompt
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 Role = Literal["method", "layer_norm"]
 # A map that sees the input of a sub-layer once a pass, by the sub-layer's output; DeBERTa's query also sees positions.
-ENTRANCES = {"attention_output": "value", "ffn_output": "ffn_in"}
+ENTRANCES = {"attention_output": "value", "cross_attention_output": "cross_query", "ffn_output": "ffn_in"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Site:
         name: For example `query` or `ffn_output`.
         path: Where its module stood when the model was loaded, from the task model.
         layer: Number of its layer, counted from 0 at the input; None outside the layers.
+        part: Which part of the module's output is meant; None means all of it.
     """
 
     name: str
     path: str
     layer: int | None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Backbone(nn.Module):
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
-        self._lengthening: RemovableHandle | None = None
+        self._prompt_hooks: list[RemovableHandle] = []
         self._own_attention = self.model.config._attn_implementation
         self._pretrained_values: dict[str, Tensor] = {}
         if gradient_checkpointing:
@@ -125,9 +128,22 @@ class Backbone(nn.Module):
         return self.model.config.hidden_size
 
     @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.model.config.num_attention_heads
+    def kv_heads(self) -> int:
+        """Number of heads of keys and values, of which several queries may share one."""
+        config = self.model.config
+        return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Size of a head, which need not be the hidden size divided by the number of heads."""
+        config = self.model.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether norms stand before the sub-layers rather than behind the residual."""
+        rule = self.architecture.pre_norm
+        return getattr(self.model.config, rule) if isinstance(rule, str) else rule
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -139,7 +155,7 @@ class Backbone(nn.Module):
     @property
     def position_room(self) -> int | None:
         """The number of tokens that the position table has room for; None if there is no such table."""
-        if "position_embeddings" not in self._embeddings:
+        if not self.position_sites:
             return None
         config = self.model.config
         taken = config.pad_token_id + 1 if self.architecture.positions_start_after_padding else 0
@@ -170,24 +186,39 @@ class Backbone(nn.Module):
             )
         return self._embeddings[name]
 
+    @property
+    def attention_sites(self) -> list[Site]:
+        """Every attention, layer by layer: to the layer's own tokens, and to the encoder's in a decoder."""
+        names = ("attention", "cross_attention")
+        return [layer.sites[name] for layer in self.layers for name in names if name in layer.sites]
+
+    @property
+    def position_sites(self) -> list[Site]:
+        """The tables of positions, one a stack; none where attention itself knows how far tokens are apart."""
+        return [site for name, site in self._embeddings.items() if name.endswith("position_embeddings")]
+
     def module_at(self, site: Site) -> nn.Module:
         """The pretrained module at a site, behind anything that was inserted there."""
         return self.model.get_submodule(self._innermost_path(site.path))
 
+    def base_at(self, site: Site) -> Any:
+        """What a module that replaces the site is handed: the pretrained module, or a view of a linear map there."""
+        return as_seen(self.module_at(site), site.part)
+
     @property
     def layer_norms(self) -> list[nn.Module]:
-        """Every LayerNorm of the backbone: both of each layer, and those outside the layers."""
+        """Every LayerNorm or RMSNorm of the backbone: those of each layer, and those outside the layers."""
         outside = [site for name, site in self._embeddings.items() if name.endswith("_norm")]
         return [*map(self.module_at, outside), *self.layer_norms_of(self.layers)]
 
     def layer_norms_of(self, layers: Iterable[Layer]) -> list[nn.Module]:
-        """The LayerNorms inside these layers."""
-        names = ("attention_norm", "ffn_norm")
-        return [self.module_at(layer.sites[name]) for layer in layers for name in names if name in layer.sites]
+        """The norms inside these layers."""
+        sites = [site for layer in layers for name, site in layer.sites.items() if name.endswith("_norm")]
+        return [self.module_at(site) for site in sites]
 
     def layer_module(self, layer: Layer) -> nn.Module:
         """The transformers module of a layer."""
-        return self.model.get_submodule(layer.path)
+        return self.model.get_submodule(self._innermost_path(layer.path))
 
     @property
     def above_layers(self) -> list[nn.Parameter]:
@@ -206,13 +237,14 @@ class Backbone(nn.Module):
 
     def insert_after(self, site: Site, module: nn.Module) -> None:
         """From now on the site gives `module(output)`."""
-        self._insert(After, site, self._present_path(site.path), module)
+        kind = After if site.part is None else partial(AfterPart, part=site.part)
+        self._insert(kind, site, self._present_path(site.path), module)
 
     def insert_beside(self, site: Site, module: nn.Module) -> None:
         """From now on the site gives `module(output, entered)`, where `entered` is the input of the site's sub-layer.
 
         Args:
-            site: `attention_output` or `ffn_output`.
+            site: `attention_output`, `cross_attention_output` or `ffn_output`.
             module: For example a parallel adapter.
 
         Raises:
@@ -228,9 +260,10 @@ class Backbone(nn.Module):
         """From now on the pretrained module at the site is called through `module(base, *inputs)`.
 
         What was inserted after the site stays outside: adapters see the output of the replaced map, in whichever order
-        the two were put in.
+        the two were put in. At a linear map that is fused with others or kept transposed, `base` is a `LinearView`.
         """
-        self._insert(Instead, site, self._innermost_path(site.path), module)
+        kind = Instead if site.part is None else partial(InsteadPart, part=site.part)
+        self._insert(kind, site, self._innermost_path(site.path), module)
 
     def prefix(self, site: Site, module: nn.Module) -> None:
         """From now on the attention at the site `attention` also sees what `module(keys, values)` puts in front.
@@ -267,7 +300,7 @@ class Backbone(nn.Module):
                 f"A {self.model.config.model_type} model cannot take input prompts, which its decoder would have to "
                 "see; choose a prefix method or another backbone."
             )
-        if self._lengthening:
+        if self._prompt_hooks:
             raise UserError("The input has a prompt already; use one prompt method at a time.")
         site = self.embedding_site("word_embeddings")
         self.replace(site, module)
@@ -275,13 +308,14 @@ class Backbone(nn.Module):
         assert isinstance(slot, Slot)
         config = self.model.config
         special = (config.pad_token_id, config.eos_token_id, config.bos_token_id)
-        lengthen = Lengthen(
-            slot, module.length, module.offset, next(token for token in range(4) if token not in special)
-        )
+        virtual = next(token for token in range(4) if token not in special)
         base = self.model.base_model
-        self._lengthening = base.register_forward_pre_hook(lengthen, with_kwargs=True)
-        output = Site("output", f"{self.model.base_model_prefix}.{self.architecture.output}", None)
-        self.insert_after(output, Shorten(module.length, module.offset))
+        lengthen = Lengthen(slot, module.length, module.offset, virtual)
+        shorten = Shorten(slot, module.length, module.offset)
+        self._prompt_hooks = [
+            base.register_forward_pre_hook(lengthen, with_kwargs=True),
+            base.get_submodule(self.architecture.output).register_forward_hook(shorten),
+        ]
 
     def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
         """Trains pretrained parameters.
@@ -344,9 +378,9 @@ class Backbone(nn.Module):
             else:
                 self.model.set_submodule(insertion.path, insertion.slot.base, strict=True)
         self.insertions.clear()
-        if self._lengthening:
-            self._lengthening.remove()
-            self._lengthening = None
+        for hook in self._prompt_hooks:
+            hook.remove()
+        self._prompt_hooks.clear()
         self._set_attention(self._own_attention)
         for name, value in values.items():
             _put(self.pretrained[name], value.clone())
@@ -356,6 +390,9 @@ class Backbone(nn.Module):
 
     def forward(self, **inputs: Tensor) -> Any:
         """What the transformers model returns for `input_ids [batch, length]`, `attention_mask` and so on."""
+        if self.architecture.causal:
+            # No further token follows, for which keys and values would have to be kept.
+            return self.model(use_cache=False, **inputs)
         return self.model(**inputs)
 
     # How it is done
@@ -388,20 +425,24 @@ class Backbone(nn.Module):
     def _find_layers(self) -> Iterator[Layer]:
         stacks = [(stack, path) for stack in self.architecture.stacks for path in self._layer_paths(stack)]
         for index, (stack, path) in enumerate(stacks):
-            yield Layer(
-                index, path, {name: Site(name, f"{path}.{place}", index) for name, place in stack.sites.items()}
-            )
+            yield Layer(index, path, dict(self._find_sites(stack.sites, path, index)))
 
     def _layer_paths(self, stack: Stack) -> Iterable[str]:
         path = f"{self.model.base_model_prefix}.{stack.path}"
         return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
 
     def _find_embeddings(self) -> Iterator[tuple[str, Site]]:
-        modules = dict(self.model.named_modules())
-        for name, place in self.architecture.embeddings.items():
-            path = f"{self.model.base_model_prefix}.{place}"
-            if modules.get(path) is not None:
-                yield name, Site(name, path, None)
+        return self._find_sites(self.architecture.embeddings, self.model.base_model_prefix, None)
+
+    def _find_sites(self, places: Mapping[str, Place], parent: str, layer: int | None) -> Iterator[tuple[str, Site]]:
+        """The sites below the module `parent`, without those that this configuration leaves out."""
+        inside = {path for path, _ in self.model.get_submodule(parent).named_modules(remove_duplicate=False)}
+        for name, place in places.items():
+            part = place if isinstance(place, Part) else None
+            options = (place.path,) if isinstance(place, Part) else (place,) if isinstance(place, str) else place
+            for option in options:
+                if option in inside:
+                    yield name, Site(name, f"{parent}.{option}" if option else parent, layer, part)
 
     def _layer_of(self, name: str) -> int | None:
         return next((layer.index for layer in self.layers if name.startswith(f"{layer.path}.")), None)

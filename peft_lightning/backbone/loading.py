@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from peft_lightning.backbone.architectures import architecture
 from peft_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ EMBEDDED_BACKBONES = {
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to the backbone `name`.
+    """The tokenizer that belongs to the backbone `name`; it pads on the right.
+
+    Decoders that were trained without padding, as GPT-2 and LLaMA were, are padded with their end token.
 
     Raises:
         UserError: The name leads to no backbone, or its tokenizer has no words, cannot pad or does not fit the model.
@@ -54,17 +57,21 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     with _named_errors(name, revision):
         source = resolve(name)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        embeddings = AutoConfig.from_pretrained(source, revision=revision).vocab_size
-    # Without vocabulary files transformers makes up a tokenizer that knows special tokens only.
-    if tokenizer.get_vocab().keys() <= set(tokenizer.all_special_tokens):
+        config = AutoConfig.from_pretrained(source, revision=revision)
+    # Without vocabulary files transformers makes up a tokenizer of special tokens only, and SentencePiece's space.
+    if tokenizer.get_vocab().keys() <= {*tokenizer.all_special_tokens, "▁"}:
         raise UserError(
             f"Backbone '{name}' has no tokenizer; save one there with tokenizer.save_pretrained(directory)."
         )
-    if len(tokenizer) > embeddings:
+    if len(tokenizer) > config.vocab_size:
         raise UserError(
-            f"The tokenizer of backbone '{name}' has {len(tokenizer)} tokens and the model {embeddings} embeddings; "
-            "give a directory in which both belong together."
+            f"The tokenizer of backbone '{name}' has {len(tokenizer)} tokens and the model {config.vocab_size} "
+            "embeddings; give a directory in which both belong together."
         )
+    if tokenizer.pad_token is None and architecture(config.model_type).causal:
+        tokenizer.pad_token = tokenizer.eos_token
+    # Some decoders pad on the left, to generate; here that would move the text to other positions in every batch.
+    tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
         raise UserError(f"The tokenizer of backbone '{name}' has no padding token; choose a backbone that has one.")
     return tokenizer
@@ -102,6 +109,9 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} encoder "
             f"{fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
         )
+    if architecture(model.config.model_type).causal:
+        # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.
+        model.config.pad_token_id = load_tokenizer(name, revision).pad_token_id
     return model.train(), frozenset(fresh)
 
 

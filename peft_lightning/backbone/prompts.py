@@ -2,7 +2,7 @@
 
 Three pieces that know of each other: `Lengthen` adds ids, mask and segment ids before the base model; the method's
 module at the word embeddings puts the trained embeddings there; `Shorten` cuts the virtual positions off what the
-layers give, before any pooler or head. So the head reads the true first token, and labels of positions stay right.
+layers give, before any pooler or head. So the head reads a true token, and labels of positions stay right.
 """
 
 from typing import Any
@@ -50,27 +50,28 @@ class Lengthen:
         return torch.cat([before, F.pad(after, (self.length, 0), value=value)], dim=1)
 
 
-class Shorten(nn.Module):
-    """Cuts the virtual positions off hidden states `[batch, n + length, hidden]`, alone or in a transformers output.
+class Shorten:
+    """A hook that cuts the virtual positions off hidden states, while a slot is switched on.
 
     Args:
+        slot: What stands at the word embeddings.
         length: Number n of virtual tokens.
         offset: Number of real tokens in front of them.
     """
 
-    cannot_merge = "a prompt adds tokens to the sequence, which no weight matrix does"
-
-    def __init__(self, length: int, offset: int):
-        super().__init__()
+    def __init__(self, slot: Slot, length: int, offset: int):
+        self.slot = slot
         self.length = length
         self.offset = offset
 
-    def forward(self, output: Any) -> Any:
-        """The same without the virtual positions."""
-        if isinstance(output, Tensor):
-            return torch.cat([output[:, : self.offset], output[:, self.offset + self.length :]], dim=1)
-        assert isinstance(output, ModelOutput)
-        output["last_hidden_state"] = self(output["last_hidden_state"])
-        if output.get("hidden_states") is not None:
-            output["hidden_states"] = tuple(self(states) for states in output["hidden_states"])
+    def __call__(self, module: nn.Module, args: tuple, output: ModelOutput) -> ModelOutput:
+        """The output with hidden states `[batch, length, hidden]` instead of `[batch, n + length, hidden]`."""
+        if self.slot.enabled:
+            output["last_hidden_state"] = self._shorten(output["last_hidden_state"])
+            # The last of these is what DeBERTa goes on with.
+            if output.get("hidden_states") is not None:
+                output["hidden_states"] = tuple(self._shorten(states) for states in output["hidden_states"])
         return output
+
+    def _shorten(self, states: Tensor) -> Tensor:
+        return torch.cat([states[:, : self.offset], states[:, self.offset + self.length :]], dim=1)

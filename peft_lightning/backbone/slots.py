@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from peft_lightning.backbone.linear_maps import Part, as_seen
+
 
 class Slot(nn.Module):
     """A place where a module was inserted.
@@ -23,22 +25,67 @@ class Slot(nn.Module):
         self.inserted = inserted
         self.enabled = True
 
+    @property
+    def weight(self) -> Any:
+        """The base's weight, which T5 asks a map for to see its precision."""
+        return self.base.weight
+
 
 class After(Slot):
     """`inserted(base(x))`."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the base, then what was inserted after it."""
+        """Runs the base, then what was inserted after it, on the first tensor where the base gives several."""
         output = self.base(*args, **kwargs)
-        return self.inserted(output) if self.enabled else output
+        if not self.enabled:
+            return output
+        return (self.inserted(output[0]), *output[1:]) if isinstance(output, tuple) else self.inserted(output)
 
 
 class Instead(Slot):
-    """`inserted(base, x)`: the inserted module decides what to do with the one it replaces."""
+    """`inserted(base, x)`: the inserted module decides what to do with the one it replaces.
+
+    A linear map that is kept transposed is handed over as a `LinearView`.
+    """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the inserted module, which is handed the base and the arguments of the base."""
-        return self.inserted(self.base, *args, **kwargs) if self.enabled else self.base(*args, **kwargs)
+        return self.inserted(as_seen(self.base), *args, **kwargs) if self.enabled else self.base(*args, **kwargs)
+
+
+class AfterPart(Slot):
+    """`After` on a part of the base's output; the other parts pass unchanged.
+
+    Args:
+        base: The module that computes all parts.
+        inserted: The module of the adaptation method.
+        part: Which of them.
+    """
+
+    def __init__(self, base: nn.Module, inserted: nn.Module, part: Part):
+        super().__init__(base, inserted)
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Runs the base, then what was inserted after its part."""
+        output = self.base(x)
+        return self.part.put(output, self.inserted(self.part.of(output))) if self.enabled else output
+
+
+class InsteadPart(AfterPart):
+    """`Instead` on a part of the base's output: the inserted module is handed a `LinearView` of that part."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Runs the base once, and the inserted module for its part."""
+        output = self.base(x)
+        if not self.enabled:
+            return output
+
+        def call(given: Tensor) -> Tensor:
+            return self.part.of(output if given is x else self.base(given))
+
+        view = as_seen(innermost(self.base), self.part, call)
+        return self.part.put(output, self.inserted(view, x))
 
 
 class Entrance(nn.Module):
@@ -100,3 +147,10 @@ class Prefixed(nn.Module):
     def forward(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values with the prefix in front of them."""
         return self.inserted(key, value)
+
+
+def innermost(module: nn.Module) -> nn.Module:
+    """The pretrained module behind all slots at its place."""
+    while isinstance(module, Slot):
+        module = module.base
+    return module

@@ -308,7 +308,7 @@ class AdaptationMethod(LightningModule):
                 raise UserError(f"{type(self).__name__} cannot be merged into the backbone: {reason}.")
         merged = copy.deepcopy(self.backbone)
         for insertion in merged.insertions:
-            insertion.module.merge(merged.module_at(insertion.site))  # type: ignore[operator]
+            insertion.module.merge(merged.base_at(insertion.site))  # type: ignore[operator]
         merged.roles.clear()
         merged.remove()
         return merged.model.requires_grad_(True).eval()

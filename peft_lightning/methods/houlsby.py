@@ -2,7 +2,8 @@
 
 Two bottlenecks a layer, `h + W_up f(W_down h + b_down) + b_up`, one after the attention sub-layer and one after the
 feed-forward sub-layer, each before the residual is added and the LayerNorm applied (section 2.1). Trained with them:
-every LayerNorm of the backbone, that of the embeddings included, and the head; a pretrained pooler stays frozen.
+every LayerNorm of the backbone, that of the embeddings included, and the head; a pretrained pooler stays frozen. Where
+norms stand before the sub-layers, the adapters are still behind these and before the residual is added.
 
 Parameters: `2 L (2 m d + m + d)`, and `(2 L + 1) 2 d` for the LayerNorms.
 
@@ -37,7 +38,7 @@ class Houlsby(AdapterMethod):
             (section 3.6).
         train_layer_norm: Whether the LayerNorms of the backbone are trained too; where lower layers have no adapters,
             those of the others.
-        placement: Which sub-layers have adapters: attention, ffn, or both.
+        placement: Which sub-layers have adapters: attention, ffn, or both; cross_attention too, in a decoder.
         form: `serial` after the sub-layer; `parallel` beside it and added; `multiplicative` beside it and multiplied.
         depth: Number of layers inside the adapter.
         norm: Normalisation inside the adapter: none, layer or batch.
@@ -88,10 +89,11 @@ def check_placement(placement: Sequence[str]) -> None:
     """Checks the names of sub-layers.
 
     Raises:
-        UserError: It is not a list of `attention`, `ffn` or both.
+        UserError: It is not a list of `attention`, `ffn` and `cross_attention`.
     """
     given = [placement] if isinstance(placement, str) else list(placement)
-    if isinstance(placement, str) or not given or set(given) - {"attention", "ffn"} or len(set(given)) < len(given):
+    known = {"attention", "cross_attention", "ffn"}
+    if isinstance(placement, str) or not given or set(given) - known or len(set(given)) < len(given):
         raise UserError(
             f"placement is {placement!r}; give a list of sub-layers: [attention,ffn], [attention] or [ffn]."
         )

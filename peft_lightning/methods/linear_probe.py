@@ -1,8 +1,9 @@
 """Linear probe: the backbone as it is, and a trained head.
 
 The head is the model's own. On BERT that is one linear map of the pooled output, `W g(x_L) + b` with `d C + C`
-parameters; RoBERTa, ELECTRA, DistilBERT and DeBERTa-v2 have a hidden layer in it, so that on them this trains a small
-network rather than a linear map. Dropout of the frozen backbone is on in training, as for every method.
+parameters, on GPT-2, OPT and LLaMA one of the last token's state, without b. RoBERTa, XLM-R, ELECTRA, DistilBERT,
+DeBERTa-v2, BART, mBART and T5 have a hidden layer in it, so that on them this trains a small network rather than a
+linear map. Dropout of the frozen backbone is on in training, as for every method.
 """
 
 from typing import Any

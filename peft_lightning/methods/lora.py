@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from peft_lightning.backbone import Backbone
+from peft_lightning.backbone import Backbone, LinearMap
 from peft_lightning.errors import UserError
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.methods.targets import linear_targets
@@ -75,7 +75,7 @@ class LoRA(AdaptationMethod):
         for site, linear in linear_targets(backbone, options.targets):
             backbone.replace(site, self._update(linear))
 
-    def _update(self, linear: nn.Linear) -> nn.Module:
+    def _update(self, linear: LinearMap) -> nn.Module:
         options = self.hparams
         sizes = {"rank": options.rank, "alpha": options.alpha, "dropout": options.dropout}
         sizes["rank_stabilized"] = options.rank_stabilized

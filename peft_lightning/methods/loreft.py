@@ -3,10 +3,12 @@
 Edits the output of every layer at the first token, in a subspace of rank r: `h <- h + R^T (W h + b - R h)`, R `[r, d]`
 with orthonormal rows. Trained with it: the head. It acts on positions and cannot be merged.
 
-Parameters: `L (2 r d + r)`; 18,444 on BERT-base with r = 1.
+Parameters: `L (2 r d + r)`, with one layer less in decoders; 18,444 on BERT-base with r = 1.
 
 As in the official code, dropout applies to the whole edited state, not to the edit alone. That code keeps its learned
-map in bfloat16 by default; here all of it is float32. Its variant that also edits the last tokens is left out.
+map in bfloat16 by default; here all of it is float32. Its variant that also edits the last tokens is left out; so, in
+decoders, is the last layer, from whose first token nothing reaches the last one, which the head reads. Where a layer
+does not end in a norm the edit stands around the layer, and transformers' `output_hidden_states` shows what it edits.
 """
 
 from typing import Any
@@ -42,9 +44,10 @@ class LoReFT(AdaptationMethod):
         super().__init__(lr=lr, weight_decay=weight_decay, warmup=warmup, **kwargs)
 
     def adapt(self, backbone: Backbone) -> None:
-        """Inserts an edit behind each layer."""
+        """Inserts an edit behind each layer whose first tokens the head sees."""
         options = self.hparams
-        for site in backbone.sites("ffn_norm"):
+        sites = backbone.sites("layer_output")
+        for site in sites[:-1] if backbone.architecture.causal else sites:
             backbone.insert_after(
                 site, LowRankIntervention(backbone.width, options.rank, options.positions, options.dropout)
             )

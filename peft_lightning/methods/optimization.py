@@ -1,7 +1,7 @@
 """AdamW on what is trained, with warm-up and decay."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -9,6 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from peft_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from peft_lightning.methods.base import AdaptationMethod
 
 Schedule = Literal["linear", "cosine", "constant"]
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -37,20 +40,17 @@ def check_options(
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, lr: float, ratios: Mapping[nn.Parameter, float]
+    method: "AdaptationMethod", weight_decay: float, lr: float, ratios: Mapping[nn.Parameter, float]
 ) -> list[dict]:
-    """The trained parameters of `module` by what the optimizer does with them.
+    """The trained parameters of a method by what the optimizer does with them.
 
-    Biases and LayerNorms have no weight decay; parameters in `ratios` learn so many times as fast as the others.
+    Biases and norms have no weight decay; parameters in `ratios` learn so many times as fast as the others.
     """
-    norms = {
-        id(p)
-        for part in module.modules()
-        if isinstance(part, (nn.LayerNorm, nn.BatchNorm1d))
-        for p in part.parameters()
-    }
+    # The backbone knows its own, which need not be nn.LayerNorm; the others are in adapters.
+    inserted = [part for part in method.modules() if isinstance(part, (nn.LayerNorm, nn.BatchNorm1d))]
+    norms = {id(p) for part in (*method.backbone.layer_norms, *inserted) for p in part.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
+    for name, parameter in method.named_parameters():
         if parameter.requires_grad:
             exempt = id(parameter) in norms or name.rpartition(".")[2] == "bias"
             key = (0.0 if exempt else weight_decay, ratios.get(parameter, 1.0))

@@ -1,8 +1,8 @@
 """Parallel adapters (He et al. 2022, arXiv:2110.04366; code: jxhe/unify-parameter-efficient-tuning).
 
 `f' = f + s (W_up relu(W_down x + b_down) + b_up)`, where f is the output of a sub-layer before its residual is added
-and x what enters it. With a scale s other than 1 this is the paper's scaled parallel adapter. Trained with them: the
-head.
+and x what enters it; where norms stand before the sub-layers, x has passed the norm, as in the released script for
+mBART. With a scale s other than 1 this is the paper's scaled parallel adapter. Trained with them: the head.
 
 Parameters: `L (2 r d + r + d)` a sub-layer; the paper does not count the biases.
 

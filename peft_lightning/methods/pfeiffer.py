@@ -47,6 +47,11 @@ class Pfeiffer(AdapterMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Puts an adapter around each LayerNorm of a feed-forward sub-layer."""
         options = self.hparams
+        if backbone.pre_norm:
+            raise UserError(
+                f"This {backbone.model.config.model_type} model has its LayerNorms before the sub-layers, and Pfeiffer "
+                "adapters stand around one behind them; choose Houlsby or ParallelAdapter, or another backbone."
+            )
         size = bottleneck_size(backbone.width, options.bottleneck, options.reduction_factor)
         for site in self.adapter_sites(backbone, "ffn_norm"):
             adapter = Bottleneck(backbone.width, size, options.activation, options.init_std, init="normal")

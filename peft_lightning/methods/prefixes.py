@@ -11,7 +11,7 @@ def insert_prefixes(
     init_std: float = 0.02,
     dropout: float = 0.0,
 ) -> None:
-    """Gives every attention a prefix.
+    """Gives every attention a prefix, that of a decoder to its encoder included.
 
     Args:
         backbone: The backbone.
@@ -20,9 +20,9 @@ def insert_prefixes(
         init_std: Standard deviation of prefixes that are trained directly.
         dropout: Probability with which an entry of a prefix is dropped in training.
     """
-    heads, head_size = backbone.heads, backbone.width // backbone.heads
+    heads, head_size = backbone.kv_heads, backbone.head_size
     trunk = None if projection_size is None else PrefixTrunk(prompt_length, backbone.width, projection_size)
-    for site in backbone.sites("attention"):
+    for site in backbone.attention_sites:
         if trunk is None:
             backbone.prefix(site, Prefix(prompt_length, heads, head_size, init_std, dropout))
         else:

@@ -15,6 +15,7 @@ here; on RoBERTa it classifies with a linear map of the (frozen) pooler, where t
 from typing import Any
 
 from peft_lightning.backbone import Backbone
+from peft_lightning.errors import UserError
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.methods.prefixes import insert_prefixes
 from peft_lightning.modules import ShiftedPositions
@@ -28,7 +29,8 @@ class PTuningV2(AdaptationMethod):
             labelling.
         dropout: Probability with which an entry of the prefix is dropped in training.
         init_std: Standard deviation of the initial prefix.
-        shift_positions: Whether the text is moved n positions on, as in the official code.
+        shift_positions: Whether the text is moved n positions on, as in the official code; only where the backbone has
+            a table of positions, unlike LLaMA and T5.
         projection: Whether the prefix comes from a network.
         projection_size: Size k of its hidden layer.
         lr: Peak learning rate; the official scripts use 5e-3 to 6e-2.
@@ -57,10 +59,16 @@ class PTuningV2(AdaptationMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Gives every attention a prefix and moves the text behind it."""
         options = self.hparams
+        tables = backbone.position_sites if options.shift_positions else []
+        if options.shift_positions and not tables and not backbone.architecture.prefix_obstacle:
+            raise UserError(
+                f"shift_positions is true, and a {backbone.model.config.model_type} model has no table of positions to "
+                "shift in, only distances between tokens, which stay the same; give --model.shift_positions false."
+            )
         size = options.projection_size if options.projection else None
         insert_prefixes(backbone, options.prompt_length, size, options.init_std, options.dropout)
-        if options.shift_positions:
-            backbone.replace(backbone.embedding_site("position_embeddings"), ShiftedPositions(options.prompt_length))
+        for table in tables:
+            backbone.replace(table, ShiftedPositions(options.prompt_length))
 
     @property
     def virtual_tokens(self) -> int:

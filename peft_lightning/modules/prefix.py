@@ -133,9 +133,20 @@ class ShiftedPositions(nn.Module):
         super().__init__()
         self.shift = shift
 
-    def forward(self, base: nn.Embedding, position_ids: Tensor) -> Tensor:
-        """Maps position ids `[batch or 1, length]` to embeddings `[batch or 1, length, hidden]`."""
-        return base(position_ids + self.shift)
+    def forward(self, base: nn.Embedding, ids: Tensor, past: int = 0, position_ids: Tensor | None = None) -> Tensor:
+        """Maps position ids `[batch or 1, length]` to embeddings `[batch or 1, length, hidden]`.
+
+        Args:
+            base: The table.
+            ids: The position ids; for the tables of BART and OPT, which have an offset, other ids of that shape.
+            past: BART's and OPT's number of positions before these.
+            position_ids: BART's and OPT's position ids; None means those that follow `past`.
+        """
+        if position_ids is not None:
+            return base(ids, past, position_ids=position_ids + self.shift)
+        if hasattr(base, "offset"):
+            return base(ids, past + self.shift)
+        return base(ids + self.shift)
 
 
 def _check_length(length: int) -> None:

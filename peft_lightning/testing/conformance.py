@@ -80,7 +80,10 @@ class Case:
 
 
 def dropout_is_on_in_training(case: Case) -> None:
-    """Every dropout of backbone and method is in training mode inside `fit`, before and after a validation."""
+    """Every dropout of backbone and method is in training mode inside `fit`, before and after a validation.
+
+    So is every layer: some compute dropout as a function, which goes by the layer's mode.
+    """
     modes: dict[str, bool] = {}
 
     class Watch(Callback):
@@ -89,15 +92,16 @@ def dropout_is_on_in_training(case: Case) -> None:
                 {
                     f"{name} in step {trainer.global_step}": module.training
                     for name, module in pl_module.named_modules()
-                    if isinstance(module, nn.Dropout)
+                    if isinstance(module, nn.Dropout) or module in layers
                 }
             )
 
     method = case.build()
+    layers = {method.backbone.layer_module(layer) for layer in method.backbone.layers}
     trainer = _trainer(case, steps=3, callbacks=[Watch()], val_check_interval=1)
     trainer.validate(method, _loader(case, 1), verbose=False)
     trainer.fit(method, _loader(case, 3), _loader(case, 1))
-    _check(bool(modes), "the model has no dropout module to look at")
+    _check(len(modes) >= 3 * len(layers), "not every layer was looked at in every step")
     _check(all(modes.values()), f"dropout is off in training: {[name for name, on in modes.items() if not on]}")
 
 
@@ -192,9 +196,7 @@ def disabling_is_exact_and_temporary(case: Case) -> None:
     method, batch = case.trained(), case.batch()
     before = _logits(method, batch)
     with method.disabled():
-        _check(
-            torch.equal(_hidden(method.backbone.model, batch), _hidden(_pretrained(case), batch)), "disabled differs"
-        )
+        _check(_equal(_hidden(method.backbone.model, batch), _hidden(_pretrained(case), batch)), "disabled differs")
     _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself")
     with suppress(KeyError), method.disabled():
         raise KeyError
@@ -206,24 +208,28 @@ def disabling_is_exact_and_temporary(case: Case) -> None:
 def layers_can_be_removed(case: Case) -> None:
     """Each layer can be taken out by itself, exactly and for a time; layers are not confused with one another.
 
-    Without layer i all hidden states below it are as before, and the one behind it is not, if the layer is adapted.
+    Without layer i all hidden states below it are as before, and the one behind it is not, if the layer is adapted. The
+    layers of a decoder come behind those of its encoder.
     """
     method, batch = case.trained(), case.batch()
-    before, state = _hidden_states(method, batch), copy.deepcopy(method.state_dict())
+    before, state = _layer_states(method, batch), copy.deepcopy(method.state_dict())
+    _check(len(before) == len(method.backbone.layers) + 1, "not every layer gives one output")
     adapted = {insertion.site.layer for insertion in method.backbone.insertions} | {
-        layer.index for layer in method.backbone.layers for name in method.backbone.roles if name.startswith(layer.path)
+        layer.index
+        for layer in method.backbone.layers
+        for name in method.backbone.roles
+        if name.startswith(f"{layer.path}.")
     }
     for layer in range(len(method.backbone.layers)):
         with method.layers_removed(layer, layer, layer_norms=True):
-            without = _hidden_states(method, batch)
+            without = _layer_states(method, batch)
         for below in range(layer + 1):
             _check(torch.equal(without[below], before[below]), f"removing layer {layer} changes what comes before it")
         changed = not torch.equal(without[layer + 1], before[layer + 1])
         _check(
             changed == (layer in adapted), f"removing layer {layer} {'changes' if changed else 'does not change'} it"
         )
-        after = _hidden_states(method, batch)
-        _check(all(map(torch.equal, after, before)), f"removing layer {layer} does not undo itself")
+        _check(_equal(_layer_states(method, batch), before), f"removing layer {layer} does not undo itself")
     _check(
         all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()), "weights have changed"
     )
@@ -238,7 +244,7 @@ def removing_gives_the_original_back(case: Case) -> None:
     _check(model.state_dict().keys() == pretrained.state_dict().keys(), "the removed model has other keys")
     for name, tensor in model.state_dict().items():
         _check(torch.equal(tensor, state.get(name, pretrained.state_dict()[name])), f"{name} is not what it was")
-    _check(torch.equal(_hidden(model, batch), _hidden(pretrained, batch)), "the removed model computes something else")
+    _check(_equal(_hidden(model, batch), _hidden(pretrained, batch)), "the removed model computes something else")
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     _check(sorted(names) == sorted(head), f"still trainable after removal: {sorted(set(names) - set(head))}")
 
@@ -389,16 +395,37 @@ def _logits(method: AdaptationMethod, batch: Batch) -> Tensor:
         return method(batch).logits
 
 
-def _hidden(model: PreTrainedModel, batch: Batch) -> Tensor:
+def _hidden(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
+    """All hidden states as transformers gives them: those of the encoder, of the decoder, or of both."""
     with torch.no_grad():
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return model.base_model(**inputs).last_hidden_state
+        output = model(**inputs, output_hidden_states=True)
+    kinds = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+    return [state for kind in kinds for state in output.get(kind) or ()]
 
 
-def _hidden_states(method: AdaptationMethod, batch: Batch) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return method.backbone.model.base_model(**inputs, output_hidden_states=True).hidden_states
+def _layer_states(method: AdaptationMethod, batch: Batch) -> list[Tensor]:
+    """What enters the first layer and what leaves each, whatever was put around it."""
+    states: list[Tensor] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if not states:
+            states.append(inputs[0])
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    model = method.backbone.model
+    handles = [model.get_submodule(layer.path).register_forward_hook(note) for layer in method.backbone.layers]
+    try:
+        _logits(method, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return states
+
+
+def _equal(found: list[Tensor], wanted: list[Tensor]) -> bool:
+    """Bit for bit, as many of them, and any at all."""
+    return bool(wanted) and len(found) == len(wanted) and all(map(torch.equal, found, wanted))
 
 
 def _pretrained(case: Case) -> PreTrainedModel:

@@ -96,10 +96,23 @@ def test_inserted_modules_follow_the_mode_of_the_model(backbone):
     assert all(module.training for module in backbone.train().modules())
 
 
-def test_the_room_for_positions_counts_from_the_padding_id_on_roberta(tiny):
-    assert Backbone(str(tiny("bert")), TASK).position_room == 64
-    assert Backbone(str(tiny("roberta")), TASK).position_room == 62
-    assert Backbone(str(tiny("deberta-v2")), TASK).position_room is None
+@pytest.mark.parametrize(
+    ("model_type", "room"),
+    [
+        *[("bert", 64), ("gpt2", 64), ("opt", 64), ("bart", 64), ("mbart", 64)],
+        *[("roberta", 62), ("xlm-roberta", 62)],  # whose positions begin at the padding id + 1
+        *[("deberta-v2", None), ("llama", None), ("t5", None)],  # which have no table
+    ],
+)
+def test_the_room_for_positions(tiny, model_type, room):
+    backbone = Backbone(str(tiny(model_type)), TASK).eval()
+    assert backbone.position_room == room
+    if room:
+        ids = torch.full((1, room), 5)
+        ids[:, -1] = backbone.model.config.eos_token_id or 5
+        backbone(input_ids=ids)
+        with pytest.raises((IndexError, RuntimeError)):
+            backbone(input_ids=torch.cat([ids[:, :1], ids], 1))
 
 
 @pytest.mark.parametrize("verb", ["replace", "insert_after"])

@@ -11,7 +11,7 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from peft_lightning.backbone import Backbone, load_tokenizer
 from peft_lightning.backbone.loading import resolve
@@ -89,6 +89,25 @@ def test_a_tokenizer_without_padding_is_refused(tiny, tmp_path):
     tokenizer.save_pretrained(tmp_path / "t")
     with pytest.raises(UserError, match="has no padding token"):
         load_tokenizer(str(tmp_path / "t"))
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_a_decoder_without_padding_token_is_padded_with_its_end_token_on_the_right(model_type, tiny, tmp_path):
+    """As published: the tokenizer has no padding token, the configuration no padding id; LLaMA's pads on the left."""
+    directory = tmp_path / model_type
+    shutil.copytree(tiny(model_type), directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, pad_token=None, padding_side="left")
+    assert tokenizer.pad_token is None
+    tokenizer.save_pretrained(directory)
+    config = AutoConfig.from_pretrained(directory)
+    config.pad_token_id = None
+    config.save_pretrained(directory)
+    tokenizer, backbone = load_tokenizer(str(directory)), Backbone(str(directory), TASK).eval()
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == backbone.model.config.pad_token_id
+    batch = tokenizer(["a good film", "dull"], padding=True, return_tensors="pt")
+    alone = tokenizer(["dull"], return_tensors="pt")
+    assert batch["attention_mask"][1].tolist()[-2:] == [0, 0]
+    torch.testing.assert_close(backbone(**batch).logits[1:], backbone(**alone).logits)
 
 
 def test_embedded_weights_are_the_published_ones():

@@ -472,3 +472,59 @@ def test_what_is_trained_by_name(tiny, model_type, batch, tmp_path, name):
         found, again, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
     assert torch.equal(found, again)
     assert (found - untouched).abs().max() > 0.05
+
+
+def test_lora_on_the_fused_map_of_gpt2(tiny, tmp_path):
+    """(alpha / r) B A x is added to the columns of key and value, in whatever order the targets are given."""
+    options = {"rank": 4, "alpha": 6.0, "targets": ["value", "key"]}
+    method = Case(LoRA, tiny("gpt2"), tmp_path, options).trained()
+    plain, bare = (plain_model(tiny, "gpt2", method) for _ in range(2))
+    batch = dict(load_tokenizer(str(tiny("gpt2")))(TEXTS, padding=True, return_tensors="pt"))
+    columns = {"key": slice(32, 64), "value": slice(64, 96)}
+
+    def low_rank(module, inputs, output, a, b, where):
+        changed = output.clone()
+        changed[..., where] += 6.0 / 4 * inputs[0] @ a.T @ b.T
+        return changed
+
+    for insertion in method.backbone.insertions:
+        hook = partial(low_rank, a=insertion.module.A, b=insertion.module.B, where=columns[insertion.site.name])
+        plain.transformer.h[insertion.site.layer].attn.c_attn.register_forward_hook(hook)
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+    merged = method.merge().transformer.h[1].attn.c_attn.weight
+    update = merged - bare.transformer.h[1].attn.c_attn.weight
+    value, key = (i.module for i in method.backbone.insertions if i.site.layer == 1)
+    assert torch.equal(update[:, :32], torch.zeros(32, 32))
+    torch.testing.assert_close(update[:, 32:64], 1.5 * (key.B @ key.A).T)
+    torch.testing.assert_close(update[:, 64:], 1.5 * (value.B @ value.A).T)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "mbart", "t5"])
+def test_loreft_edits_what_leaves_the_layer(tiny, model_type, tmp_path):
+    """h + R^T (W h + b - R h) at the first token behind every layer but the last, whose first token nobody reads."""
+    method = Case(LoReFT, tiny(model_type), tmp_path, {"rank": 2}).trained()
+    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+    batch = dict(load_tokenizer(str(tiny(model_type)))(TEXTS, padding=True, return_tensors="pt"))
+
+    def edit(module, inputs, output, part):
+        hidden = (output[0] if isinstance(output, tuple) else output).clone()
+        first, rotation = hidden[:, 0].clone(), part.rotation()
+        hidden[:, 0] = first + (part.linear(first) - first @ rotation.T) @ rotation
+        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+    layers = [plain.get_submodule(layer.path) for layer in method.backbone.layers]
+    assert len(method.backbone.insertions) == len(layers) - 1
+    for insertion in method.backbone.insertions:
+        layers[insertion.site.layer].register_forward_hook(partial(edit, part=insertion.module))
+    assert_equal_and_different_from_bare(method, plain, bare, batch)
+
+
+@pytest.mark.parametrize("model_type", ["bart", "t5"])
+def test_adapters_may_stand_at_cross_attention_too(tiny, model_type, tmp_path):
+    case = Case(Houlsby, tiny(model_type), tmp_path, {"bottleneck": 8, "placement": ["cross_attention"]})
+    adapter = 2 * 8 * 32 + 8 + 32
+    assert case.build().parameter_report.method == 2 * adapter
+    beside = case.trained(form="parallel")
+    with beside.disabled():
+        bare = beside(case.batch()).logits
+    assert (beside(case.batch()).logits - bare).abs().max() > 0.01

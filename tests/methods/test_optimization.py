@@ -37,6 +37,18 @@ def test_lora_plus_gives_b_its_own_learning_rate(tiny, tmp_path):
     assert {rate[p] for p in method.backbone.head.values()} == {1e-3}
 
 
+@pytest.mark.parametrize("model_type", ["llama", "t5", "mbart", "gpt2"])
+def test_norms_of_every_kind_and_place_have_no_weight_decay(model_type, tiny, tmp_path):
+    method = Case(FullFineTuning, tiny(model_type), tmp_path).build()
+    names = {id(p): name.removeprefix("backbone.model.") for name, p in method.named_parameters()}
+    plain = [p for g in parameter_groups(method, 0.1, 1e-3, {}) if not g["weight_decay"] for p in g["params"]]
+    # At the start weights of norms are around 1 in the tiny models, and nothing else is.
+    around_one = {name for name, p in method.backbone.pretrained.items() if p.mean() > 0.5}
+    biases = {name for name in names.values() if name.endswith(".bias")}
+    assert {names[id(p)] for p in plain} == around_one | biases
+    assert len(around_one) == {"llama": 7, "t5": 12, "mbart": 14, "gpt2": 7}[model_type]
+
+
 def rates(schedule, warmup, steps=10):
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = warmup_and_decay(optimizer, schedule, warmup, steps)
