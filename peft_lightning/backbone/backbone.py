@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from peft_lightning.backbone.architectures import Place, Stack, architecture
+from peft_lightning.backbone.architectures import architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
-from peft_lightning.backbone.linear_maps import Part, as_seen
+from peft_lightning.backbone.linear_maps import as_seen
 from peft_lightning.backbone.loading import load_pretrained, model_type
 from peft_lightning.backbone.prompts import Lengthen, Shorten
+from peft_lightning.backbone.sites import Layer, Site, find_layers, find_sites
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
 from peft_lightning.modules.prompt import InputPrompt
@@ -26,32 +27,6 @@ if TYPE_CHECKING:
 Role = Literal["method", "layer_norm"]
 # A map that sees the input of a sub-layer once a pass, by the sub-layer's output; DeBERTa's query also sees positions.
 ENTRANCES = {"attention_output": "value", "cross_attention_output": "cross_query", "ffn_output": "ffn_in"}
-
-
-@dataclass(frozen=True)
-class Site:
-    """A named place in the model.
-
-    Args:
-        name: For example `query` or `ffn_output`.
-        path: Where its module stood when the model was loaded, from the task model.
-        layer: Number of its layer, counted from 0 at the input; None outside the layers.
-        part: Which part of the module's output is meant; None means all of it.
-    """
-
-    name: str
-    path: str
-    layer: int | None
-    part: Part | None = None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer of the model: its number, its path from the task model, and its sites by name."""
-
-    index: int
-    path: str
-    sites: dict[str, Site] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -81,7 +56,7 @@ class Backbone(nn.Module):
         model: The transformers model.
         pretrained: The pretrained parameters by their original names, whether frozen or not.
         head: All other parameters by name: the task's head, and a pooler that the file lacks. Every method trains them.
-        layers: Its layers, from input to output.
+        layers: Its layers, from input to output; those of a decoder behind those of its encoder.
         insertions: What methods inserted, in order.
         roles: Pretrained parameters that were unfrozen, by their original names, and what as.
         fingerprint: Tells pretrained weights apart, whatever the name they were loaded by.
@@ -109,8 +84,8 @@ class Backbone(nn.Module):
         self.fingerprint = _fingerprint(self.pretrained)
         for parameter in self.pretrained.values():
             parameter.requires_grad_(False)
-        self.layers = list(self._find_layers())
-        self._embeddings = dict(self._find_embeddings())
+        self.layers = list(find_layers(self.model, self.architecture))
+        self._embeddings = find_sites(self.model, self.architecture.embeddings, self.model.base_model_prefix)
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
@@ -421,28 +396,6 @@ class Backbone(nn.Module):
         while isinstance(self.model.get_submodule(found), Slot):
             found += ".base"
         return found
-
-    def _find_layers(self) -> Iterator[Layer]:
-        stacks = [(stack, path) for stack in self.architecture.stacks for path in self._layer_paths(stack)]
-        for index, (stack, path) in enumerate(stacks):
-            yield Layer(index, path, dict(self._find_sites(stack.sites, path, index)))
-
-    def _layer_paths(self, stack: Stack) -> Iterable[str]:
-        path = f"{self.model.base_model_prefix}.{stack.path}"
-        return [f"{path}.{name}" for name, _ in self.model.get_submodule(path).named_children()]
-
-    def _find_embeddings(self) -> Iterator[tuple[str, Site]]:
-        return self._find_sites(self.architecture.embeddings, self.model.base_model_prefix, None)
-
-    def _find_sites(self, places: Mapping[str, Place], parent: str, layer: int | None) -> Iterator[tuple[str, Site]]:
-        """The sites below the module `parent`, without those that this configuration leaves out."""
-        inside = {path for path, _ in self.model.get_submodule(parent).named_modules(remove_duplicate=False)}
-        for name, place in places.items():
-            part = place if isinstance(place, Part) else None
-            options = (place.path,) if isinstance(place, Part) else (place,) if isinstance(place, str) else place
-            for option in options:
-                if option in inside:
-                    yield name, Site(name, f"{parent}.{option}" if option else parent, layer, part)
 
     def _layer_of(self, name: str) -> int | None:
         return next((layer.index for layer in self.layers if name.startswith(f"{layer.path}.")), None)

@@ -88,7 +88,7 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
         pooler. They are freshly initialised and mean nothing before training.
 
     Raises:
-        UserError: The name leads to no backbone, or its file lacks tensors of the encoder itself.
+        UserError: The name leads to no backbone, or its file lacks tensors of the model itself.
     """
     with _named_errors(name, revision), _quiet_transformers():
         model, report = task.auto_model.from_pretrained(
@@ -106,8 +106,8 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
     if lost:
         fault = "have other sizes than its configuration says" if lost[0] in reshaped else "are missing"
         raise UserError(
-            f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} encoder "
-            f"{fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
+            f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} model "
+            f"itself {fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
         )
     if architecture(model.config.model_type).causal:
         # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.

@@ -48,7 +48,7 @@ def test_a_file_that_lacks_encoder_tensors_is_refused(tiny, tmp_path):
     name = "encoder.layer.1.attention.self.query.weight"
     partial = copy_with(tiny(), tmp_path / "p", lambda state: {k: t for k, t in state.items() if k != name})
     with pytest.raises(
-        UserError, match=r"1 tensors of the bert encoder are missing, among them 'bert\.encoder\.layer\.1\."
+        UserError, match=r"1 tensors of the bert model itself are missing, among them 'bert\.encoder\.layer\.1\."
     ):
         Backbone(partial, TASK)
 
