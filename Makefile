@@ -4,13 +4,14 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RUN := runs/quickstart
 
-.PHONY: help install quickstart test test-long lint format
+.PHONY: help install quickstart test test-long lint format readme
 
 help:
 	@echo "make quickstart  train adapters on real reviews, evaluate, print the result (about 5 minutes on 2 cores)"
 	@echo "make test        lint and run every test but the long ones"
 	@echo "make test-long   run every test"
 	@echo "make format      format the code"
+	@echo "make readme      write the README's table of methods and architectures"
 
 install: .venv/installed
 
@@ -42,3 +43,6 @@ lint: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+readme: install
+	$(BIN)/python tests/methods/test_support_matrix.py

@@ -201,6 +201,11 @@ class CLI(LightningCLI):
         """Trains; after a signal the exit status says so, where Lightning's would be 0 or 1."""
         try:
             self.trainer.fit(model, datamodule=datamodule, **options)
+        except ValueError as error:
+            # The one option that Lightning can only check once it knows the number of batches.
+            if "`val_check_interval`" in str(error):
+                raise UserError(f"--trainer.val_check_interval: {str(error).strip()}") from error
+            raise
         except SystemExit as stop:
             if self.trainer.is_global_zero:
                 print(f"Interrupted; the same command goes on from {self.run.path}.", file=sys.stderr)

@@ -61,6 +61,7 @@ def nothing_was_trained(run):
         ({"trainer.accelerator": "gpu"}, 1, ["--trainer.*", "gpu"]),
         ({"trainer.strategy": "nope"}, 1, ["--trainer.*", "nope"]),
         ({"trainer.max_epochs": 0}, 1, ["--trainer.max_epochs is 0"]),
+        ({"trainer.val_check_interval": 50}, 1, ["--trainer.val_check_interval", "(50)", "training batches (3)"]),
         ({"trainer.limit_train_batches": 0}, 1, ["--trainer.limit_train_batches is 0"]),
         ({"ckpt_path": "none.ckpt"}, 1, ["Checkpoint none.ckpt does not exist"]),
         ({"colour": "blue"}, 2, ["--colour"]),

@@ -192,6 +192,16 @@ def test_the_summary_prints_result_costs_and_next_commands(finished, capsys):
     assert f"peft-lightning predict {finished.path} --input" in printed
 
 
+def test_the_summary_says_how_the_commands_are_found_where_they_are_not(finished, tmp_path, capsys, monkeypatch):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").touch()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.chdir(tmp_path)
+    main(["summary", str(finished.path)])
+    assert "  source venv/bin/activate\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "options", [["--trainer.limit_test_batches=1"], ["--ckpt_path=last"], ["--data.source={other}"]], ids=str
 )

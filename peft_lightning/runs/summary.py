@@ -1,6 +1,10 @@
 """The result of a run as a table."""
 
+import os
 import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +24,9 @@ def print_summary(run: RunDirectory) -> None:
     path = shlex.quote(str(run.path))
     print(f"Run directory: {run.path}")
     print("Next:")
+    activate = Path(sys.prefix) / "bin" / "activate"
+    if activate.is_file() and shutil.which("peft-lightning") is None:
+        print(f"  source {shlex.quote(os.path.relpath(activate))}")
     if run.best_checkpoint.is_file():
         if not any(name.startswith("test/") for name in result.get("metrics", {})):
             print(f"  peft-lightning test {path}")
