@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+# Tests run in one process a core; threads of their own would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="peft_lightning_tests_")
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"

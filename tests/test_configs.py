@@ -6,9 +6,11 @@ import pytest
 import yaml
 
 from peft_lightning.cli import main
+from peft_lightning.studies import read_study
 
 ROOT = Path(__file__).parent.parent
-RUNS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml")])
+STUDIES = sorted(ROOT.glob("experiments/*/study*.yaml"))
+RUNS = sorted({*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml")} - set(STUDIES))
 # Second presets of a class say in their name what they are.
 PRESETS = sorted(set(ROOT.glob("configs/method/*.yaml")) - {ROOT / "configs" / "method" / "ina_code.yaml"})
 PARTS = sorted(ROOT.glob("configs/*/*.yaml"))
@@ -35,6 +37,15 @@ def assert_contains(found, wanted):
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_whole_runs(path, capsys):
     assert_contains(parsed(capsys, f"--config={path}"), yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+def test_every_run_of_a_study_is_complete(path, capsys, tmp_path):
+    study = read_study(path)
+    for variant in study.variants:
+        run = study.candidates(variant)[0]
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(dict(run.config)))
+        assert_contains(parsed(capsys, f"--config={tmp_path / 'run.yaml'}"), run.config)
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: f"{path.parent.name}/{path.stem}")

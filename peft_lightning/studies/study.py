@@ -118,7 +118,7 @@ def read_study(path: Path) -> Study:
           trainer: {max_epochs: 3}
         variants:
           LoRA:
-            model: {class_path: LoRA}
+            model: ../../configs/method/lora.yaml    # or a whole run, or {class_path: LoRA, init_args: {rank: 4}}
             grid: {lr: [1.0e-3, 3.0e-3]}
         seeds: [0, 1, 2]
         selection: [0]
@@ -139,6 +139,8 @@ def read_study(path: Path) -> Study:
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"Study {path} has no variants; give at least one name with a model.")
     for name, variant in variants.items():
+        if isinstance(variant, dict) and isinstance(variant.get("model"), str):
+            variants[name] = variant = variant | {"model": _model_of(path, name, path.parent / variant["model"])}
         _check_variant(path, name, variant)
     for key in ("seeds", "selection"):
         seeds = content[key]
@@ -150,6 +152,15 @@ def read_study(path: Path) -> Study:
     if not isinstance(content["common"], dict) or "data" not in content["common"]:
         raise UserError(f"Study {path}: common has no data; give what all runs share: model, data, trainer.")
     return Study(Path(content["runs"]), content["common"], variants, content["seeds"], content["selection"])
+
+
+def _model_of(path: Path, name: str, file: Path) -> Any:
+    """The model that another configuration describes, a part or a whole run."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"Study {path}: the model of variant {name}, {file}, cannot be read ({error}).") from error
+    return content.get("model", content) if isinstance(content, dict) else content
 
 
 def _check_variant(path: Path, name: str, variant: Any) -> None:

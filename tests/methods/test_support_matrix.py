@@ -18,7 +18,7 @@ def matrix():
     """One row a method in its plain form, one column an architecture: tested, or refused in one sentence."""
     methods = [name for name, (cls, *_) in METHODS.items() if name == cls.__name__]
     lines = [["", *MODEL_TYPES], ["---", *[":---:"] * len(MODEL_TYPES)]]
-    lines += [[f"`{name}`", *("–" if (name, kind) in REFUSALS else "✓" for kind in MODEL_TYPES)] for name in methods]
+    lines += [[f"`{name}`", *("-" if (name, kind) in REFUSALS else "✓" for kind in MODEL_TYPES)] for name in methods]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

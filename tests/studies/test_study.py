@@ -60,6 +60,15 @@ def test_a_run_that_diverged_is_never_chosen(tmp_path):
     assert chosen[0].point == (("lr", 1e-2),)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_model_may_be_that_of_another_configuration(tmp_path, whole):
+    model = {"class_path": "LoRA", "init_args": {"rank": 3, "lr": 1.0}}
+    (tmp_path / "lora.yaml").write_text(yaml.safe_dump({"model": model, "trainer": {}} if whole else model))
+    variants = {"LoRA": {"model": "lora.yaml", "grid": {"lr": [0.1]}}}
+    (run,) = read_study(write(tmp_path / "study.yaml", variants=variants)).candidates("LoRA")
+    assert run.config["model"]["init_args"] == {"warmup": 0.1, "rank": 3, "lr": 0.1}
+
+
 @pytest.fixture
 def study(tmp_path, tiny, reviews):
     def write_it(**changes):
@@ -145,6 +154,7 @@ def test_the_command_executes_each_run_in_a_process(study, tmp_path, capsys):
         ({"colour": "blue"}, "it holds colour, common"),
         ({"variants": {}}, "has no variants"),
         ({"variants": {"A": {"grid": {}}}}, "variant A has no model"),
+        ({"variants": {"A": {"model": "none.yaml"}}}, "none.yaml, cannot be read"),
         ({"variants": {"A": {"model": {}}}}, "variant A has no class_path"),
         ({"variants": {"A": {"model": {"class_path": "LoRA"}, "lr": 1}}}, "variant A holds lr"),
         ({"variants": {"A": {"model": {"class_path": "LoRA"}, "grid": {"lr": 1}}}}, "give a list of values"),
