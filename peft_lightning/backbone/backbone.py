@@ -15,7 +15,7 @@ from peft_lightning.backbone.architectures import architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.linear_maps import as_seen
 from peft_lightning.backbone.loading import load_pretrained, model_type
-from peft_lightning.backbone.prompts import Lengthen, Shorten
+from peft_lightning.backbone.prompts import make_room
 from peft_lightning.backbone.sites import Layer, Site, find_layers, find_sites
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
@@ -277,20 +277,10 @@ class Backbone(nn.Module):
             )
         if self._prompt_hooks:
             raise UserError("The input has a prompt already; use one prompt method at a time.")
-        site = self.embedding_site("word_embeddings")
-        self.replace(site, module)
+        self.replace(self.embedding_site("word_embeddings"), module)
         slot = self.insertions[-1].slot
         assert isinstance(slot, Slot)
-        config = self.model.config
-        special = (config.pad_token_id, config.eos_token_id, config.bos_token_id)
-        virtual = next(token for token in range(4) if token not in special)
-        base = self.model.base_model
-        lengthen = Lengthen(slot, module.length, module.offset, virtual)
-        shorten = Shorten(slot, module.length, module.offset)
-        self._prompt_hooks = [
-            base.register_forward_pre_hook(lengthen, with_kwargs=True),
-            base.get_submodule(self.architecture.output).register_forward_hook(shorten),
-        ]
+        self._prompt_hooks = make_room(self.model.base_model, self.architecture.output, slot, module)
 
     def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
         """Trains pretrained parameters.

@@ -10,9 +10,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from peft_lightning.backbone.slots import Slot
+from peft_lightning.modules.prompt import InputPrompt
+
+
+def make_room(base: PreTrainedModel, output: str, slot: Slot, prompt: InputPrompt) -> list[RemovableHandle]:
+    """Hooks that lengthen what enters the base model and shorten what leaves its layers.
+
+    Args:
+        base: The base model.
+        output: Path, from there, of the module that gives the last hidden states.
+        slot: What stands at the word embeddings; the hooks act while it is switched on.
+        prompt: The method's module in it.
+
+    Returns:
+        The handles to remove the hooks with.
+    """
+    special = (base.config.pad_token_id, base.config.eos_token_id, base.config.bos_token_id)
+    virtual = next(token for token in range(4) if token not in special)
+    return [
+        base.register_forward_pre_hook(Lengthen(slot, prompt.length, prompt.offset, virtual), with_kwargs=True),
+        base.get_submodule(output).register_forward_hook(Shorten(slot, prompt.length, prompt.offset)),
+    ]
 
 
 class Lengthen:
