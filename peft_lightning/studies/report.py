@@ -31,7 +31,7 @@ class Row:
         method: Parameters of the method.
         trained: Trained parameters with head and LayerNorms.
         percent: Trained parameters in percent of the backbone's.
-        seconds: Mean time of training.
+        seconds: Median time of training.
         peak_memory_mib: Largest peak memory.
         checkpoint_bytes: Size of the best checkpoint.
     """
@@ -91,7 +91,7 @@ def _row(study: Study, variant: str, results: Mapping[Path, Mapping[str, Any]]) 
         method=parameters["method"],
         trained=parameters["trained"],
         percent=100 * parameters["trained"] / parameters["backbone"],
-        seconds=statistics.mean(result["seconds"] for result in found),
+        seconds=statistics.median(result["seconds"] for result in found),
         peak_memory_mib=max(result["peak_memory_bytes"] for result in found) / 2**20,
         checkpoint_bytes=found[0]["checkpoint_bytes"],
     )
