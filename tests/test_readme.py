@@ -32,7 +32,7 @@ def quickstart(tmp_path_factory):
     """A directory in which the quickstart was run, with the real backbone and data but few and small steps."""
     directory = tmp_path_factory.mktemp("quickstart")
     limits = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=60", "--data.batch_size=16"]
-    limits += ["--trainer.limit_val_batches=5", "--trainer.enable_progress_bar=false"]
+    limits += ["--model.lr=1e-3", "--trainer.limit_val_batches=5", "--trainer.enable_progress_bar=false"]
     run = directory / "runs" / "quickstart"
     main(["fit", f"--config={ROOT / 'configs' / 'quickstart.yaml'}", f"--run_dir={run}", *limits])
     main(["test", str(run), "--trainer.enable_progress_bar=false"])
