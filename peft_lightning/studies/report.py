@@ -31,7 +31,7 @@ class Row:
         method: Parameters of the method.
         trained: Trained parameters with head and LayerNorms.
         percent: Trained parameters in percent of the backbone's.
-        seconds: Median time of training.
+        seconds: Shortest time of training over the seeds, as the machine may be busy with something else.
         peak_memory_mib: Largest peak memory.
         checkpoint_bytes: Size of the best checkpoint.
     """
@@ -91,7 +91,7 @@ def _row(study: Study, variant: str, results: Mapping[Path, Mapping[str, Any]]) 
         method=parameters["method"],
         trained=parameters["trained"],
         percent=100 * parameters["trained"] / parameters["backbone"],
-        seconds=statistics.median(result["seconds"] for result in found),
+        seconds=min(result["seconds"] for result in found),
         peak_memory_mib=max(result["peak_memory_bytes"] for result in found) / 2**20,
         checkpoint_bytes=found[0]["checkpoint_bytes"],
     )
@@ -128,17 +128,19 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 
 def _draw(rows: Sequence[Row], path: Path) -> None:
-    """The test metric against the number of trained parameters; every variant is labelled at its point."""
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    for row in rows:
+    """The test metric against the number of trained parameters; the legend is in the order of the metric."""
+    figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
+    colours, markers = plt.get_cmap("tab10").colors, "os^DvP*"  # type: ignore[attr-defined]
+    for number, row in enumerate(sorted(rows, key=lambda row: -row.test)):
         error = 0.0 if math.isnan(row.test_error) else row.test_error
-        axes.errorbar(row.trained, row.test, yerr=error, fmt="o", capsize=3, color="tab:blue")
-        axes.annotate(row.variant, (row.trained, row.test), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        style = {"color": colours[number % 10], "marker": markers[number % 7], "markeredgecolor": "black"}
+        axes.errorbar(row.trained, row.test, error, fmt="", ls="none", ms=8, capsize=3, label=row.variant, **style)
     axes.set_xscale("log")
     axes.set_xlabel("trained parameters, head included")
     axes.set_ylabel(f"test {rows[0].metric} (mean and standard error over seeds)")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
