@@ -320,3 +320,12 @@ def test_all_biases_of_a_fused_map_can_be_trained(tiny, tmp_path):
     assert case.build().parameter_report.method == 3 * 3 * D
     with pytest.raises(UserError, match="'key', whose bias in a gpt2 model is one of 3 parts"):
         case.build(targets=["ffn_in", "key", "value"])
+
+
+def test_ia3_as_published_for_t5(tiny, tmp_path):
+    """The vectors of T-Few: keys and values of all three attentions, and the inner activations."""
+    targets = ["key", "value", "cross_key", "cross_value", "ffn_out"]
+    case = Case(IA3, tiny("t5"), tmp_path, {"targets": targets}, merges=True)
+    assert case.build().parameter_report.method == 2 * (2 * 24 + F) + 2 * (4 * 24 + F)
+    for name in ("merging_is_exact_or_refused", "layers_can_be_removed", "only_declared_parameters_train"):
+        next(check for check in CHECKS if check.__name__ == name)(case)
