@@ -116,7 +116,7 @@ class ParallelBottleneck(nn.Module):
 
     def forward(self, output: Tensor, entered: Tensor) -> Tensor:
         """Maps the output and the input of the sub-layer, both `[batch, length, width]`, to a new output."""
-        change = self.scale * self.bottleneck.change(entered)
+        change = (self.scale * self.bottleneck.change(entered)).to(output.dtype)
         return output * (1 + change) if self.multiplicative else output + change
 
 

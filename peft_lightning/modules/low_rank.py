@@ -148,7 +148,8 @@ class WeightDecomposedLowRank(LowRankPair):
         ratio = self.magnitude / self._norm(base.weight).detach()
         update = F.linear(F.linear(self.dropout(x), self.A), self.B) * self.scale
         # Written as a change of the frozen output, so that a ratio of 1 leaves that as it is, bit for bit.
-        return base(x) + (ratio - 1) * F.linear(x, base.weight) + ratio * update
+        change = (ratio - 1) * F.linear(x, base.weight) + ratio * update
+        return base(x) + change.to(update.dtype)
 
     @torch.no_grad()
     def merge(self, base: nn.Linear) -> None:

@@ -17,7 +17,9 @@ class ScaleOutput(nn.Module):
 
     def forward(self, base: nn.Linear, x: Tensor) -> Tensor:
         """Maps `[batch, length, inputs]` to `[batch, length, size]`."""
-        return base(x) * self.scale
+        output = base(x)
+        # Under autocast the vector is in single precision, and some models need what the map gave before.
+        return output * self.scale.to(output.dtype)
 
     @torch.no_grad()
     def merge(self, base: nn.Linear) -> None:

@@ -59,7 +59,10 @@ class VectorLowRank(nn.Module):
 
     def forward(self, base: nn.Linear, x: Tensor) -> Tensor:
         """Maps `[batch, length, inputs]` to `[batch, length, outputs]`."""
-        return base(x) + self.b * F.linear(self.d * F.linear(x, self.projection.A), self.projection.B)
+        output = base(x)
+        update = self.b * F.linear(self.d * F.linear(x, self.projection.A), self.projection.B)
+        # Under autocast the vectors are in single precision, and some models need what the map gave before.
+        return output + update.to(output.dtype)
 
     @torch.no_grad()
     def merge(self, base: nn.Linear) -> None:

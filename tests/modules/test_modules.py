@@ -6,7 +6,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from peft_lightning.errors import UserError
-from peft_lightning.modules import Bottleneck, LowRank, Prefix, ShiftedPositions
+from peft_lightning.modules import (
+    Bottleneck,
+    InhibitedLowRank,
+    LowRank,
+    ParallelBottleneck,
+    Prefix,
+    PrincipalLowRank,
+    ScaleInput,
+    ScaleOutput,
+    SharedProjection,
+    ShiftedPositions,
+    SingularLowRank,
+    VectorLowRank,
+    WeightDecomposedLowRank,
+)
 
 
 def test_bottleneck_is_its_formula():
@@ -62,6 +76,34 @@ def test_low_rank_starts_as_a_linear_layer_does():
     assert update.A.abs().max() <= bound
     assert update.A.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
     assert update.B.count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weight: LowRank(6, 5, rank=2, alpha=2.0),
+        lambda weight: PrincipalLowRank(weight, rank=2, alpha=2.0),
+        lambda weight: WeightDecomposedLowRank(weight, rank=2, alpha=2.0),
+        lambda weight: InhibitedLowRank(6, 5, rank=2, alpha=2.0),
+        lambda weight: SingularLowRank(6, 5, rank=2, alpha=2.0),
+        lambda weight: VectorLowRank(SharedProjection(6, 5, rank=8, seed=0)),
+        lambda weight: ScaleOutput(5),
+        lambda weight: ScaleInput(6),
+    ],
+    ids=["LoRA", "PiSSA", "DoRA", "InA", "AdaLoRA", "VeRA", "output", "input"],
+)
+def test_under_autocast_a_map_gives_the_precision_that_it_gave_before(make):
+    """DeBERTa masks scores by the smallest number of the query's precision, which has to be that of the scores."""
+    base, x = nn.Linear(6, 5), torch.randn(2, 3, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert make(base.weight)(base, x).dtype == base(x).dtype == torch.bfloat16
+
+
+def test_under_autocast_a_parallel_adapter_gives_the_precision_of_the_sub_layer():
+    adapter = ParallelBottleneck(Bottleneck(6, 4), scale=2.0, learned_scale=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = nn.Linear(6, 6)(torch.randn(2, 3, 6))
+        assert adapter(output, torch.randn(2, 3, 6)).dtype == torch.bfloat16
 
 
 def test_prefix_goes_in_front_in_the_precision_of_the_keys():
