@@ -289,12 +289,21 @@ def test_a_signal_ends_with_its_exit_status_and_the_same_command_goes_on(fit, tm
     options = [f"--model.backbone={tiny()}", "--data=TextClassification", f"--data.source={reviews}"]
     options += ["--data.max_length=16", f"--run_dir={run.path}", "--trainer.enable_progress_bar=false"]
     command = [sys.executable, "-m", "peft_lightning", "fit", "--model=LoRA", *options, "--trainer.max_epochs=2000"]
-    process = subprocess.Popen([*command, "--trainer.accelerator=cpu"], stderr=subprocess.PIPE, text=True)
-    while not run.last_checkpoint.is_file():
-        assert process.poll() is None
-        time.sleep(0.2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    process = subprocess.Popen(
+        [*command, "--trainer.accelerator=cpu"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where tests run in the background the shell has them, and so their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    try:
+        while not run.last_checkpoint.is_file():
+            assert process.poll() is None
+            time.sleep(0.2)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status
     assert "the same command goes on" in errors
     result = run.read_result()
