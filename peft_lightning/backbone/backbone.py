@@ -1,13 +1,11 @@
 """One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -15,6 +13,7 @@ from peft_lightning.backbone.architectures import architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.linear_maps import as_seen
 from peft_lightning.backbone.loading import load_pretrained, model_type
+from peft_lightning.backbone.pretrained import PretrainedValues, put
 from peft_lightning.backbone.prompts import make_room
 from peft_lightning.backbone.sites import Layer, Site, find_layers, find_sites
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
@@ -70,7 +69,6 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.revision = revision
-        self._task = task
         self.architecture = architecture(model_type(name, revision))
         self.model, fresh = load_pretrained(name, task, revision)
         base = f"{self.model.base_model_prefix}."
@@ -81,7 +79,8 @@ class Backbone(nn.Module):
         }
         known = {id(parameter) for parameter in self.pretrained.values()}
         self.head = {name: p for name, p in self.model.named_parameters() if id(p) not in known}
-        self.fingerprint = _fingerprint(self.pretrained)
+        self._values = PretrainedValues(name, task, revision, self.pretrained)
+        self.fingerprint = self._values.fingerprint
         for parameter in self.pretrained.values():
             parameter.requires_grad_(False)
         self.layers = list(find_layers(self.model, self.architecture))
@@ -91,7 +90,6 @@ class Backbone(nn.Module):
         self.complete = True
         self._prompt_hooks: list[RemovableHandle] = []
         self._own_attention = self.model.config._attn_implementation
-        self._pretrained_values: dict[str, Tensor] = {}
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable()
 
@@ -322,10 +320,12 @@ class Backbone(nn.Module):
             for slot in switched:
                 slot.enabled = False
                 undo.callback(setattr, slot, "enabled", True)
+            # All at once, so that removing one layer after another reads the files once.
+            values = self._values.of(self.roles) if restored else {}
             for name in restored:
                 parameter = self.pretrained[name]
-                undo.callback(_put, parameter, parameter.data)
-                _put(parameter, self._pretrained_value(name))
+                undo.callback(put, parameter, parameter.data)
+                put(parameter, values[name])
             yield
 
     def remove(self) -> None:
@@ -336,7 +336,7 @@ class Backbone(nn.Module):
         """
         if any(not insertion.slot.enabled for insertion in self.insertions) or (self.roles and not self.complete):
             raise UserError("The adaptation cannot be removed while it is disabled; leave the context first.")
-        values = {name: self._pretrained_value(name) for name in self.roles}
+        values = self._values.of(self.roles)
         for insertion in reversed(self.insertions):
             if isinstance(insertion.slot, Prefixed):
                 del self.model.get_submodule(insertion.path).prefix
@@ -348,7 +348,7 @@ class Backbone(nn.Module):
         self._prompt_hooks.clear()
         self._set_attention(self._own_attention)
         for name, value in values.items():
-            _put(self.pretrained[name], value.clone())
+            put(self.pretrained[name], value.clone())
             self.pretrained[name].requires_grad_(False)
         self.roles.clear()
         self.complete = False
@@ -395,37 +395,3 @@ class Backbone(nn.Module):
             self.model.set_attn_implementation(implementation)
             if self.model.config._attn_implementation != implementation:
                 raise UserError(f"This {self.model.config.model_type} model cannot use attention '{implementation}'.")
-
-    def _pretrained_value(self, name: str) -> Tensor:
-        """A pretrained tensor, read again from the backbone's own files when it is first asked for.
-
-        Raises:
-            UserError: The files are gone, or hold other weights than those that were loaded.
-        """
-        if name not in self._pretrained_values:
-            with torch.random.fork_rng(devices=[]):
-                model, _ = load_pretrained(self.name, self._task, self.revision)
-            loaded = {known: p for known, p in model.named_parameters() if known in self.pretrained}
-            if _fingerprint(loaded) != self.fingerprint:
-                raise UserError(
-                    f"The files of backbone '{self.name}' have changed since it was loaded, so that its pretrained "
-                    "weights cannot be put back; load it again."
-                )
-            self._pretrained_values = {known: loaded[known].detach() for known in self.roles}
-        return self._pretrained_values[name]
-
-
-def _put(parameter: nn.Parameter, value: Tensor) -> None:
-    """Gives a parameter other values, where and in the precision in which it now is."""
-    parameter.data = value.to(parameter.device, parameter.dtype)
-    # Autocast keeps the parameters that it has cast, and would go on with the earlier values.
-    torch.clear_autocast_cache()
-
-
-def _fingerprint(parameters: Mapping[str, nn.Parameter]) -> str:
-    """Sixteen hexadecimal digits of the names, the shapes and the first 64 values of all tensors."""
-    digest = hashlib.sha256()
-    for name, parameter in parameters.items():
-        digest.update(f"{name}{tuple(parameter.shape)}".encode())
-        digest.update(parameter.detach().flatten()[:64].numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from peft_lightning import load_adapter
 from peft_lightning.errors import UserError
 from peft_lightning.methods import MAM, Houlsby, LoRA, PrefixTuning, PTuningV2, load_checkpoint
-from peft_lightning.testing import Case, save_tiny_backbone
-from peft_lightning.testing.conformance import TASK, _logits, _save_checkpoint
+from peft_lightning.testing import TASK, Case, save_tiny_backbone
+from peft_lightning.testing.conformance import _logits, _save_checkpoint
 
 
 @pytest.fixture

@@ -29,8 +29,7 @@ from peft_lightning.methods import (
     VeRA,
 )
 from peft_lightning.tasks import build_task
-from peft_lightning.testing import CHECKS, MODEL_TYPES, Case, save_tiny_backbone
-from peft_lightning.testing.conformance import TASK
+from peft_lightning.testing import CHECKS, MODEL_TYPES, TASK, Case, save_tiny_backbone
 
 D, F = 32, 48  # width and inner width of the tiny backbones
 ENCODER_DECODERS = ("bart", "mbart", "t5")

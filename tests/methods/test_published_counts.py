@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from peft_lightning.backbone import backbone as backbone_module
+from peft_lightning.backbone import pretrained as pretrained_module
 from peft_lightning.methods import (
     IA3,
     MAM,
@@ -172,7 +173,7 @@ def published(monkeypatch):
 
     monkeypatch.setattr(backbone_module, "load_pretrained", load)
     monkeypatch.setattr(backbone_module, "model_type", lambda name, revision=None: BACKBONES[name][0])
-    monkeypatch.setattr(backbone_module, "_fingerprint", lambda parameters: "")
+    monkeypatch.setattr(pretrained_module, "_fingerprint", lambda parameters: "")
 
     def build(method, name, **options):
         with torch.device("meta"):

@@ -9,8 +9,8 @@ from peft_lightning.backbone import Backbone
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, FullFineTuning, Houlsby, LoRA, PTuningV2
 from peft_lightning.tasks import build_task
-from peft_lightning.testing import Case, save_tiny_backbone
-from peft_lightning.testing.conformance import TASK, _loader, _logits
+from peft_lightning.testing import TASK, Case, save_tiny_backbone
+from peft_lightning.testing.conformance import _loader, _logits
 
 
 def test_removed_layers_of_houlsby_lose_adapters_and_keep_layer_norms_unless_told(tiny, tmp_path):
