@@ -12,8 +12,7 @@ from typing import Any
 
 from peft_lightning.backbone import Backbone
 from peft_lightning.methods.adapter_drop import AdapterMethod
-from peft_lightning.methods.houlsby import check_placement
-from peft_lightning.methods.pfeiffer import bottleneck_size
+from peft_lightning.methods.adapter_options import bottleneck_size, sub_layer_outputs
 from peft_lightning.modules import KroneckerBottleneck, KroneckerRule
 
 
@@ -51,10 +50,9 @@ class Compacter(AdapterMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Inserts the adapters around one shared rule and unfreezes the LayerNorms."""
         options = self.hparams
-        check_placement(options.placement)
         size = bottleneck_size(backbone.width, options.bottleneck, options.reduction_factor)
         rule = KroneckerRule(options.n)
-        for site in self.adapter_sites(backbone, *(f"{name}_output" for name in options.placement)):
+        for site in self.adapter_sites(backbone, *sub_layer_outputs(options.placement)):
             backbone.insert_after(site, KroneckerBottleneck(backbone.width, size, rule, options.activation))
         if options.train_layer_norm:
             self.train_layer_norms(backbone)

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from peft_lightning.backbone import Backbone
-from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_drop import AdapterMethod
+from peft_lightning.methods.adapter_options import sub_layer_outputs
 from peft_lightning.modules import Bottleneck, ParallelBottleneck
 from peft_lightning.modules.bottleneck import Norm
 
@@ -66,8 +66,7 @@ class Houlsby(AdapterMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Inserts the adapters and unfreezes the LayerNorms."""
         options = self.hparams
-        check_placement(options.placement)
-        for site in self.adapter_sites(backbone, *(f"{name}_output" for name in options.placement)):
+        for site in self.adapter_sites(backbone, *sub_layer_outputs(options.placement)):
             adapter = Bottleneck(
                 backbone.width,
                 options.bottleneck,
@@ -83,17 +82,3 @@ class Houlsby(AdapterMethod):
                 backbone.insert_beside(site, ParallelBottleneck(adapter, multiplicative=multiplicative))
         if options.train_layer_norm:
             self.train_layer_norms(backbone)
-
-
-def check_placement(placement: Sequence[str]) -> None:
-    """Checks the names of sub-layers.
-
-    Raises:
-        UserError: It is not a list of `attention`, `ffn` and `cross_attention`.
-    """
-    given = [placement] if isinstance(placement, str) else list(placement)
-    known = {"attention", "cross_attention", "ffn"}
-    if isinstance(placement, str) or not given or set(given) - known or len(set(given)) < len(given):
-        raise UserError(
-            f"placement is {placement!r}; give a list of sub-layers: [attention,ffn], [attention] or [ffn]."
-        )

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from peft_lightning.backbone import Backbone
 from peft_lightning.methods.adapter_drop import AdapterMethod
-from peft_lightning.methods.houlsby import check_placement
+from peft_lightning.methods.adapter_options import sub_layer_outputs
 from peft_lightning.modules import Bottleneck, ParallelBottleneck
 from peft_lightning.modules.bottleneck import BottleneckInit
 
@@ -59,8 +59,7 @@ class ParallelAdapter(AdapterMethod):
     def adapt(self, backbone: Backbone) -> None:
         """Inserts the adapters."""
         options = self.hparams
-        check_placement(options.placement)
-        for site in self.adapter_sites(backbone, *(f"{name}_output" for name in options.placement)):
+        for site in self.adapter_sites(backbone, *sub_layer_outputs(options.placement)):
             adapter = Bottleneck(
                 backbone.width,
                 options.bottleneck,

@@ -14,6 +14,7 @@ from typing import Any
 from peft_lightning.backbone import Backbone
 from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_drop import AdapterMethod
+from peft_lightning.methods.adapter_options import bottleneck_size
 from peft_lightning.modules import Bottleneck, NormedBottleneck
 
 
@@ -56,14 +57,3 @@ class Pfeiffer(AdapterMethod):
         for site in self.adapter_sites(backbone, "ffn_norm"):
             adapter = Bottleneck(backbone.width, size, options.activation, options.init_std, init="normal")
             backbone.replace(site, NormedBottleneck(adapter))
-
-
-def bottleneck_size(width: int, bottleneck: int | None, reduction_factor: int) -> int:
-    """The size that is given, or else the width divided by the factor.
-
-    Raises:
-        UserError: The factor is not between 1 and the width.
-    """
-    if bottleneck is None and not 1 <= reduction_factor <= width:
-        raise UserError(f"reduction_factor is {reduction_factor}; give one between 1 and {width}, the hidden size.")
-    return width // reduction_factor if bottleneck is None else bottleneck

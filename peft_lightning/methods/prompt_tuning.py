@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from peft_lightning.backbone import Backbone, load_tokenizer
-from peft_lightning.errors import UserError
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.modules import Prompt
+from peft_lightning.modules.prompt_length import check_prompt_length
 
 
 class PromptTuning(AdaptationMethod):
@@ -47,8 +47,7 @@ class PromptTuning(AdaptationMethod):
 
     def adapt(self, backbone: Backbone) -> None:
         """Puts the prompt into the sequence."""
-        if self.hparams.prompt_length < 1:
-            raise UserError(f"prompt_length is {self.hparams.prompt_length}; give a length of at least 1.")
+        check_prompt_length(self.hparams.prompt_length)
         backbone.prompt(Prompt(self._start(backbone)))
 
     @property

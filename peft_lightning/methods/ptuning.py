@@ -21,6 +21,7 @@ from peft_lightning.errors import UserError
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.modules import EncodedPrompt, Prompt
 from peft_lightning.modules.prompt import PromptEncoder
+from peft_lightning.modules.prompt_length import check_prompt_length
 
 
 class PTuning(AdaptationMethod):
@@ -59,8 +60,7 @@ class PTuning(AdaptationMethod):
         options = self.hparams
         if options.backbone_lr is not None and options.backbone_lr <= 0:
             raise UserError(f"backbone_lr is {options.backbone_lr}; give a learning rate above 0, or null.")
-        if options.prompt_length < 1:
-            raise UserError(f"prompt_length is {options.prompt_length}; give a length of at least 1.")
+        check_prompt_length(options.prompt_length)
         width = backbone.word_embeddings.shape[1]
         offset = 1 if options.position == "after_first" else 0
         if options.encoder == "none":

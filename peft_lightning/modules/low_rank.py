@@ -12,6 +12,27 @@ from peft_lightning.modules.dropout import make_dropout
 LowRankInit = Literal["kaiming", "gaussian", "pissa"]
 
 
+def check_rank(option: str, rank: int, inputs: int, outputs: int) -> None:
+    """Checks that a map `[outputs, inputs]` can have an update of this rank.
+
+    Raises:
+        UserError: It cannot; the message names the option.
+    """
+    most = min(inputs, outputs)
+    if not 1 <= rank <= most:
+        raise UserError(f"{option} is {rank}; give one between 1 and {most}, the size of the weights.")
+
+
+def check_alpha(alpha: float) -> None:
+    """Checks the numerator of a scale.
+
+    Raises:
+        UserError: It is not above 0.
+    """
+    if alpha <= 0:
+        raise UserError(f"alpha is {alpha}; give a number above 0.")
+
+
 class LowRankPair(nn.Module):
     """The matrices A `[r, in]` and B `[out, r]`, and the scale s of their product.
 
@@ -43,10 +64,8 @@ class LowRankPair(nn.Module):
         rank_stabilized: bool = False,
     ):
         super().__init__()
-        if not 1 <= rank <= min(inputs, outputs):
-            raise UserError(f"rank is {rank}; give one between 1 and {min(inputs, outputs)}, the size of the weights.")
-        if alpha <= 0:
-            raise UserError(f"alpha is {alpha}; give a number above 0.")
+        check_rank("rank", rank, inputs, outputs)
+        check_alpha(alpha)
         self.A = nn.Parameter(torch.empty(rank, inputs))
         self.B = nn.Parameter(torch.zeros(outputs, rank))
         if init == "gaussian":

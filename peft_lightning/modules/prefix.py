@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from peft_lightning.errors import UserError
 from peft_lightning.modules.dropout import make_dropout
+from peft_lightning.modules.prompt_length import check_prompt_length
 
 
 class KeyValuePrefix(nn.Module):
@@ -53,7 +54,7 @@ class Prefix(KeyValuePrefix):
 
     def __init__(self, length: int, heads: int, head_size: int, init_std: float = 0.02, dropout: float = 0.0):
         super().__init__(dropout)
-        _check_length(length)
+        check_prompt_length(length)
         if init_std < 0:
             raise UserError(f"init_std is {init_std}; give a standard deviation of at least 0.")
         self.key = nn.Parameter(torch.randn(length, heads, head_size) * init_std)
@@ -78,7 +79,7 @@ class PrefixTrunk(nn.Module):
 
     def __init__(self, length: int, width: int, size: int):
         super().__init__()
-        _check_length(length)
+        check_prompt_length(length)
         if size < 1:
             raise UserError(f"projection_size is {size}; give a size of at least 1.")
         self.embedding = nn.Parameter(torch.randn(length, width))
@@ -147,8 +148,3 @@ class ShiftedPositions(nn.Module):
         if hasattr(base, "offset"):
             return base(ids, past + self.shift)
         return base(ids + self.shift)
-
-
-def _check_length(length: int) -> None:
-    if length < 1:
-        raise UserError(f"prompt_length is {length}; give a length of at least 1.")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_lightning.errors import UserError
+from peft_lightning.modules.prompt_length import check_prompt_length
 
 PromptEncoder = Literal["lstm", "mlp"]
 
@@ -27,8 +28,7 @@ class InputPrompt(nn.Module):
 
     def __init__(self, length: int, offset: int):
         super().__init__()
-        if length < 1:
-            raise UserError(f"prompt_length is {length}; give a length of at least 1.")
+        check_prompt_length(length)
         if offset < 0:
             raise UserError(f"offset is {offset}; give a number of tokens of at least 0.")
         self.length = length

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_lightning.errors import UserError
 from peft_lightning.modules.dropout import make_dropout
+from peft_lightning.modules.low_rank import check_alpha, check_rank
 
 
 class SingularLowRank(nn.Module):
@@ -28,11 +28,8 @@ class SingularLowRank(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, rank: int, alpha: float, dropout: float = 0.0):
         super().__init__()
-        most = min(inputs, outputs)
-        if not 1 <= rank <= most:
-            raise UserError(f"init_rank is {rank}; give one between 1 and {most}, the size of the weights.")
-        if alpha <= 0:
-            raise UserError(f"alpha is {alpha}; give a number above 0.")
+        check_rank("init_rank", rank, inputs, outputs)
+        check_alpha(alpha)
         self.P = nn.Parameter(torch.randn(outputs, rank) * 0.02)
         self.singular = nn.Parameter(torch.zeros(rank))
         self.Q = nn.Parameter(torch.randn(rank, inputs) * 0.02)
