@@ -6,59 +6,30 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
+from plain_models import (
+    PLACES,
+    TEXTS,
+    assert_equal_and_different_from_bare,
+    part,
+    part_at,
+    plain_model,
+)
 from torch import nn
-from torch.utils.data import DataLoader
-from transformers import AutoModelForSequenceClassification
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.methods import (
     IA3,
-    BitFit,
     Houlsby,
     InA,
-    LayerNormTuning,
     LoRA,
     LoReFT,
     PrefixTuning,
     PTuningV2,
-    TopLayers,
     VeRA,
 )
 from peft_lightning.modules import InhibitedLowRank
 from peft_lightning.testing import Case
 
-TEXTS = ["a good film", "it is the worst plot ever and it is dull"]
-BERT = {
-    "attention": "attention.self",
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dropout",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_out": "output.dense",
-    "ffn_output": "output.dropout",
-    "ffn_norm": "output.LayerNorm",
-}
-DISTILBERT = {
-    "attention": "attention",
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "ffn_out": "ffn.lin2",
-    "ffn_output": "ffn.dropout",
-    "ffn_norm": "output_layer_norm",
-}
-DEBERTA = BERT | {name: f"attention.self.{name}_proj" for name in ("query", "key", "value")}
-PLACES = {
-    "bert": ("bert.encoder.layer", BERT),
-    "roberta": ("roberta.encoder.layer", BERT),
-    "electra": ("electra.encoder.layer", BERT),
-    "distilbert": ("distilbert.transformer.layer", DISTILBERT),
-    "deberta-v2": ("deberta.encoder.layer", DEBERTA),
-}
 WITH_PREFIX = [name for name in PLACES if name != "deberta-v2"]
 
 
@@ -70,40 +41,6 @@ def model_type(request):
 @pytest.fixture
 def batch(tiny, model_type):
     return dict(load_tokenizer(str(tiny(model_type)))(TEXTS, padding=True, return_tensors="pt"))
-
-
-def plain_model(tiny, model_type, method):
-    """The unadapted transformers model with the method's head."""
-    model = AutoModelForSequenceClassification.from_pretrained(tiny(model_type), num_labels=3).eval()
-    model.load_state_dict(method.backbone.head, strict=False)
-    return model
-
-
-def part(plain, model_type, layer, name):
-    """The module of a plain model that has this name in one of its layers."""
-    layers, places = PLACES[model_type]
-    return plain.get_submodule(f"{layers}.{layer}.{places[name]}")
-
-
-def part_at(plain, model_type, insertion):
-    return part(plain, model_type, insertion.site.layer, insertion.site.name)
-
-
-def assert_equal_and_different_from_bare(method, plain, bare, batch):
-    """Logits in single precision; the gradients of what was inserted in double, where small ones say something."""
-    with torch.no_grad():
-        found, wanted, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
-    assert (found - untouched).abs().max() > 0.05
-    method.double()
-    plain.double()
-    inserted = list({id(p): p for i in method.backbone.insertions for p in i.module.parameters()}.values())
-    found, wanted = (
-        torch.cat([gradient.flatten() for gradient in torch.autograd.grad(logits.square().sum(), inserted)])
-        for logits in (method(batch).logits, plain(**batch).logits)
-    )
-    assert wanted.abs().max() > 1e-3
-    torch.testing.assert_close(found, wanted, atol=1e-9 * float(wanted.abs().max()), rtol=1e-6)
 
 
 def test_houlsby(tiny, model_type, batch, tmp_path):
@@ -183,68 +120,6 @@ def test_variations_of_houlsby(tiny, model_type, batch, tmp_path, options):
         hook = partial(adapt, adapter=insertion.module, site=(insertion.site.name, insertion.site.layer))
         part_at(plain, model_type, insertion).register_forward_hook(hook)
     assert_equal_and_different_from_bare(method, plain, bare, batch)
-
-
-@pytest.mark.parametrize("form", ["serial", "parallel"])
-def test_without_the_adapters_of_the_lowest_layers(tiny, tmp_path, form):
-    """A step of AdapterDrop's robust mode has the loss and the gradients of adapters whose W_up and b_up are zero.
-
-    Those of the adapters that it left out are zero themselves; every number from 0 to `drop_layers` is drawn.
-    """
-    options = {"bottleneck": 8, "drop": "random", "drop_layers": 2, "form": form, "lr": 1e-30}
-    case = Case(Houlsby, tiny(), tmp_path, options)
-    method, batch = case.trained(), case.batch()
-    steps = []
-
-    class Watch(Callback):
-        def on_train_start(self, trainer, module):
-            for dropout in module.modules():
-                if isinstance(dropout, nn.Dropout):
-                    dropout.p = 0.0
-
-        def on_before_backward(self, trainer, module, loss):
-            steps.append([float(loss.detach())])
-
-        def on_after_backward(self, trainer, module):
-            steps[-1].append({name: p.grad.clone() for name, p in module.named_parameters() if p.requires_grad})
-
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Watch()],
-    )
-    trainer.fit(method, DataLoader([batch] * 12, batch_size=None))
-
-    wanted = []
-    for left_out in range(3):
-        oracle = case.trained()
-        oracle.load_state_dict(method.trained_state())
-        with torch.no_grad():
-            for name, parameter in oracle.named_parameters():
-                if ".up." in name and layer_of(name) < left_out:
-                    parameter.zero_()
-        loss = oracle.task.loss(oracle(batch), batch)
-        loss.backward()
-        gradients = {name: p.grad for name, p in oracle.named_parameters() if p.requires_grad}
-        wanted.append((loss.item(), gradients))
-
-    seen = set()
-    for loss, gradients in steps:
-        used = {layer_of(name) for name, gradient in gradients.items() if ".inserted." in name and gradient.any()}
-        left_out = 3 - len(used)
-        their_loss, theirs = wanted[left_out]
-        assert loss == pytest.approx(their_loss, abs=1e-6)
-        for name, gradient in theirs.items():
-            if ".inserted." in name and layer_of(name) < left_out:
-                assert not gradients[name].any(), name
-            else:
-                torch.testing.assert_close(gradients[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
-        seen.add(left_out)
-    assert seen == {0, 1, 2}
 
 
 def test_lora(tiny, model_type, batch, tmp_path):
@@ -423,55 +298,6 @@ def test_prefix_tuning(tiny, model_type, batch, tmp_path):
 
     attend_to_prefixes(plain, model_type, batch, method.backbone.insertions, virtual)
     assert_equal_and_different_from_bare(method, plain, bare, batch)
-
-
-def layer_of(name):
-    """The number in `...layer.2...`, or None."""
-    number = name.partition(".layer.")[2].partition(".")[0]
-    return int(number) if number else None
-
-
-def is_norm(name):
-    return any(f"{kind}." in name for kind in ("LayerNorm", "layer_norm"))
-
-
-# Which pretrained parameters are trained, by their names in transformers.
-CHOSEN = {
-    "BitFit": (BitFit, {}, lambda name: name.endswith(".bias")),
-    "BitFit of two maps": (
-        BitFit,
-        {"targets": ["query", "ffn_in"]},
-        lambda name: name.endswith(
-            ("query.bias", "query_proj.bias", "q_lin.bias", "intermediate.dense.bias", "lin1.bias")
-        ),
-    ),
-    "TopLayers": (TopLayers, {"k": 2}, lambda name: layer_of(name) in (1, 2) or ".pooler." in name),
-    "TopLayers without pooler": (TopLayers, {"k": 1, "train_pooler": False}, lambda name: layer_of(name) == 2),
-    "TopLayers, all": (TopLayers, {"k": 3, "train_embeddings": True}, lambda name: True),
-    "LayerNormTuning": (LayerNormTuning, {}, is_norm),
-    "LayerNormTuning of scales in layers": (
-        LayerNormTuning,
-        {"biases": False, "embedding_norm": False},
-        lambda name: is_norm(name) and name.endswith("weight") and layer_of(name) is not None,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CHOSEN)
-def test_what_is_trained_by_name(tiny, model_type, batch, tmp_path, name):
-    """Exactly these and what lies outside the base model; with their values a plain model computes the same."""
-    kind, options, chosen = CHOSEN[name]
-    method = Case(kind, tiny(model_type), tmp_path, options).trained()
-    plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
-    base = f"{plain.base_model_prefix}."
-    wanted = {key for key, _ in plain.named_parameters() if not key.startswith(base) or chosen(key)}
-    trained = {key: p for key, p in method.backbone.model.named_parameters() if p.requires_grad}
-    assert trained.keys() == wanted
-    plain.load_state_dict(trained, strict=False)
-    with torch.no_grad():
-        found, again, untouched = method(batch).logits, plain(**batch).logits, bare(**batch).logits
-    assert torch.equal(found, again)
-    assert (found - untouched).abs().max() > 0.05
 
 
 def test_lora_on_the_fused_map_of_gpt2(tiny, tmp_path):
