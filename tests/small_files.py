@@ -19,3 +19,8 @@ def write_reviews(path, count, seed=0):
             draw.shuffle(words)
             writer.writerow([" ".join(words), label])
     return path
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
