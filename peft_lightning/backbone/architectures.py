@@ -51,7 +51,7 @@ class Architecture:
             `final_norm`, ...; tables of positions end in `position_embeddings`, norms in `_norm`. Parts that a
             configuration leaves out are not sites.
         output: The module that gives `last_hidden_state` before any pooler, as a dotted path from the base model, which
-            is itself the empty path; None where input prompts cannot be used.
+            is itself the empty path; None where a decoder reads what an encoder gives.
         above: Parts that the data passes after the layers, as dotted paths from the base model.
         pre_norm: Whether norms stand before the sub-layers rather than behind the residual; or the name of the option
             of the configuration that says so.

@@ -263,22 +263,18 @@ class Backbone(nn.Module):
     def prompt(self, module: InputPrompt) -> None:
         """From now on the sequence holds the module's virtual tokens; what the layers give has them cut off again.
 
-        Hidden states between the layers, where transformers is asked for them, hold the virtual positions.
+        Hidden states between the layers, where transformers is asked for them, hold the virtual positions. Where a
+        decoder reads an encoder, the virtual tokens are the encoder's, and the decoder sees them.
 
         Raises:
-            UserError: Prompts cannot be used on this architecture, or there is one already.
+            UserError: There is a prompt already.
         """
-        if self.architecture.output is None:
-            raise UserError(
-                f"A {self.model.config.model_type} model cannot take input prompts, which its decoder would have to "
-                "see; choose a prefix method or another backbone."
-            )
         if self._prompt_hooks:
             raise UserError("The input has a prompt already; use one prompt method at a time.")
         self.replace(self.embedding_site("word_embeddings"), module)
         slot = self.insertions[-1].slot
         assert isinstance(slot, Slot)
-        self._prompt_hooks = make_room(self.model.base_model, self.architecture.output, slot, module)
+        self._prompt_hooks = make_room(self.model.base_model, self.architecture, slot, module)
 
     def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
         """Trains pretrained parameters.

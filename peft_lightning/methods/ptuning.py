@@ -8,8 +8,9 @@ Parameters in training, with h hidden units: `n d + h (d + 1) + h (h + 1) + d (h
 
 The paper fills a cloze with a masked language model; here the task is the benchmark's own and the head a classifier.
 The official LAMA code has two LSTM layers with d / 2 units each way and E from N(0, 1), as the default here; for
-SuperGLUE it trains the language model too: `backbone_lr`. Its template puts virtual tokens at several places, here
-they are together, in front of the sequence or behind its first token.
+SuperGLUE it trains the language model too: `backbone_lr`. The template of LAMA, (3, 3, 3), is `P P P [MASK] P P P x P P
+P`; here the token that an encoder's head reads, the first, takes the place of the mask, and the last virtual tokens
+stand in front of the last token, which a decoder's head reads.
 """
 
 from typing import Any, Literal
@@ -31,7 +32,8 @@ class PTuning(AdaptationMethod):
         prompt_length: Number n of virtual tokens.
         encoder: The network: `lstm` with an MLP behind it, `mlp`, or `none` for a prompt that is trained directly.
         hidden: Its size; by default half the hidden size each way for the LSTM, the hidden size for the MLP.
-        position: `front` of the sequence, or `after_first` token.
+        template: How many of the virtual tokens stand in front of the first token, behind it, and in front of the last
+            one, with n as their sum; by default all are in front.
         backbone_lr: Learning rate of the backbone, which is frozen by default.
         lr: Peak learning rate; the official few-shot script has 1e-4, and 1e-5 for the backbone.
         weight_decay: AdamW's weight decay.
@@ -46,7 +48,7 @@ class PTuning(AdaptationMethod):
         prompt_length: int = 20,
         encoder: Literal["lstm", "mlp", "none"] = "lstm",
         hidden: int | None = None,
-        position: Literal["front", "after_first"] = "front",
+        template: list[int] | None = None,
         backbone_lr: float | None = None,
         lr: float = 1e-4,
         weight_decay: float = 0.0,
@@ -62,15 +64,13 @@ class PTuning(AdaptationMethod):
             raise UserError(f"backbone_lr is {options.backbone_lr}; give a learning rate above 0, or null.")
         check_prompt_length(options.prompt_length)
         width = backbone.word_embeddings.shape[1]
-        offset = 1 if options.position == "after_first" else 0
         if options.encoder == "none":
-            backbone.prompt(
-                Prompt(nn.init.normal_(backbone.word_embeddings.new_empty(options.prompt_length, width)), offset)
-            )
+            start = nn.init.normal_(backbone.word_embeddings.new_empty(options.prompt_length, width))
+            backbone.prompt(Prompt(start, options.template))
         else:
             encoder: PromptEncoder = options.encoder
             hidden = (width // 2 if encoder == "lstm" else width) if options.hidden is None else options.hidden
-            backbone.prompt(EncodedPrompt(options.prompt_length, width, encoder, hidden, offset))
+            backbone.prompt(EncodedPrompt(options.prompt_length, width, encoder, hidden, options.template))
         if options.backbone_lr is not None:
             backbone.unfreeze(backbone.model)
 

@@ -1,8 +1,10 @@
 """Trained embeddings in the input sequence."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peft_lightning.errors import UserError
@@ -12,38 +14,57 @@ PromptEncoder = Literal["lstm", "mlp"]
 
 
 class InputPrompt(nn.Module):
-    """`[P; X]`: n trained embeddings in the place of n virtual tokens; where P comes from is the subclass's.
+    """n trained embeddings P among those of the text; where P comes from is the subclass's.
 
-    The backbone makes room for the virtual tokens (`Backbone.prompt`).
+    The backbone makes room for the virtual tokens (`Backbone.prompt`), in the order that `order` gives.
 
     Args:
         length: Number n of virtual tokens.
-        offset: Number of real tokens in front of them.
+        template: How many of them stand in front of the first token, behind it, and in front of the last one that is
+            not padding; None puts all in front: `[P; X]`.
 
     Raises:
-        UserError: The length is not positive, or the offset negative.
+        UserError: The length is not positive, or the template does not share out that many tokens.
     """
 
     cannot_merge = "a prompt adds tokens to the sequence, which no weight matrix does"
 
-    def __init__(self, length: int, offset: int):
+    def __init__(self, length: int, template: Sequence[int] | None = None):
         super().__init__()
         check_prompt_length(length)
-        if offset < 0:
-            raise UserError(f"offset is {offset}; give a number of tokens of at least 0.")
+        self.template = (length, 0, 0) if template is None else tuple(template)
+        if len(self.template) != 3 or min(self.template) < 0 or sum(self.template) != length:
+            raise UserError(
+                f"template is {list(self.template)}; give three numbers of tokens with the sum {length}, the "
+                "prompt_length: in front of the first token, behind it, and in front of the last one."
+            )
         self.length = length
-        self.offset = offset
+
+    def order(self, mask: Tensor) -> Tensor:
+        """What stands at each position of the lengthened sequence.
+
+        Args:
+            mask: 1 for real tokens, 0 for the padding behind them, `[batch, length]`.
+
+        Returns:
+            `[batch, n + length]`: i < n is the i-th virtual token, n + j the j-th token of the text.
+        """
+        last = 4 * (mask.long().sum(1, keepdim=True) - 1)
+        front, behind, before = self.template
+        # The token j is at 4 j + 2, which leaves places before it and behind it.
+        keys = [torch.ones_like(last).expand(-1, front), torch.full_like(last, 3).expand(-1, behind)]
+        keys += [(last + 1).expand(-1, before), 4 * torch.arange(mask.shape[1], device=mask.device).expand_as(mask) + 2]
+        return torch.cat(keys, dim=1).argsort(dim=1, stable=True)
 
     def virtual(self) -> Tensor:
         """P `[n, width]`."""
         raise NotImplementedError
 
     def forward(self, base: nn.Embedding, ids: Tensor) -> Tensor:
-        """Maps token ids `[batch, n + length]` to embeddings `[batch, n + length, width]`."""
-        embeddings = base(ids)
-        before, after = embeddings[:, : self.offset], embeddings[:, self.offset + self.length :]
-        virtual = self.virtual().to(embeddings.dtype).expand(len(embeddings), -1, -1)
-        return torch.cat([before, virtual, after], dim=1)
+        """Maps ids `[batch, n + length]`, of which -1 - i is the i-th virtual token, to embeddings `[..., width]`."""
+        embeddings = base(ids.clamp(min=0))
+        virtual = F.embedding((-1 - ids).clamp(min=0), self.virtual().to(embeddings.dtype))
+        return torch.where((ids < 0)[..., None], virtual, embeddings)
 
 
 class Prompt(InputPrompt):
@@ -51,11 +72,11 @@ class Prompt(InputPrompt):
 
     Args:
         start: P `[n, width]` at the start.
-        offset: Number of real tokens in front of it.
+        template: As for `InputPrompt`.
     """
 
-    def __init__(self, start: Tensor, offset: int = 0):
-        super().__init__(len(start), offset)
+    def __init__(self, start: Tensor, template: Sequence[int] | None = None):
+        super().__init__(len(start), template)
         self.prompt = nn.Parameter(start.detach().clone())
 
     def virtual(self) -> Tensor:
@@ -77,14 +98,21 @@ class EncodedPrompt(InputPrompt):
         width: Size of an embedding.
         encoder: Which network.
         hidden: Its size.
-        offset: Number of real tokens in front of the prompt.
+        template: As for `InputPrompt`.
 
     Raises:
         UserError: As for `InputPrompt`; the size is not positive.
     """
 
-    def __init__(self, length: int, width: int, encoder: PromptEncoder, hidden: int, offset: int = 0):
-        super().__init__(length, offset)
+    def __init__(
+        self,
+        length: int,
+        width: int,
+        encoder: PromptEncoder,
+        hidden: int,
+        template: Sequence[int] | None = None,
+    ):
+        super().__init__(length, template)
         if hidden < 1:
             raise UserError(f"hidden is {hidden}; give a size of at least 1.")
         self.embedding = nn.Parameter(torch.randn(length, width))

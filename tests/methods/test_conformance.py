@@ -219,7 +219,7 @@ METHODS = {
     "PTuning": (PTuning, {"prompt_length": 5}, lambda b: lstm_prompt(embedding(b)), False),
     "PTuning with MLP": (
         PTuning,
-        {"prompt_length": 5, "encoder": "mlp", "hidden": 6, "position": "after_first"},
+        {"prompt_length": 5, "encoder": "mlp", "hidden": 6, "template": [1, 2, 2]},
         lambda b: 5 * embedding(b) + 6 * (embedding(b) + 1) + 6 * 7 + embedding(b) * 7,
         False,
     ),
@@ -240,7 +240,6 @@ METHODS = {
 }
 SHIFTED = ("PTuningV2", "PTuningV2 projected")
 PREFIXES = ("PrefixTuning", "PTuningV2 without shift", "MAM", *SHIFTED)
-PROMPTS = ("PromptTuning", "PromptTuning from words", "PTuning", "PTuning with MLP", "PTuning with backbone")
 # Combinations that cannot work, and what is said instead.
 REFUSALS = {
     **{(name, "deberta-v2"): "deberta-v2 model cannot take prefixes" for name in PREFIXES},
@@ -248,7 +247,6 @@ REFUSALS = {
     ("BitFit of two sites", "gpt2"): "'query', whose bias in a gpt2 model is one of 3 parts of that of attn.c_attn",
     **{("Pfeiffer", kind): f"This {kind} model has its LayerNorms before" for kind in PRE_NORM},
     **{(name, kind): f"a {kind} model has no table of positions" for name in SHIFTED for kind in ("llama", "t5")},
-    **{(name, kind): f"{kind} model cannot take input prompts" for name in PROMPTS for kind in ("bart", "mbart", "t5")},
 }
 # One method of each kind of insertion runs on most architectures whenever tests are run, the others in the long tests.
 KINDS = (
