@@ -19,6 +19,7 @@ from peft_lightning.backbone.sites import Layer, Site, find_layers, find_sites
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
 from peft_lightning.modules.prompt import InputPrompt
+from peft_lightning.modules.text_ends import TextEnds
 
 if TYPE_CHECKING:
     from peft_lightning.tasks import Task
@@ -88,7 +89,7 @@ class Backbone(nn.Module):
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
-        self._prompt_hooks: list[RemovableHandle] = []
+        self._hooks: list[RemovableHandle] = []
         self._own_attention = self.model.config._attn_implementation
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable()
@@ -269,12 +270,18 @@ class Backbone(nn.Module):
         Raises:
             UserError: There is a prompt already.
         """
-        if self._prompt_hooks:
+        if any(isinstance(insertion.module, InputPrompt) for insertion in self.insertions):
             raise UserError("The input has a prompt already; use one prompt method at a time.")
         self.replace(self.embedding_site("word_embeddings"), module)
         slot = self.insertions[-1].slot
         assert isinstance(slot, Slot)
-        self._prompt_hooks = make_room(self.model.base_model, self.architecture, slot, module)
+        self._hooks += make_room(self.model.base_model, self.architecture, slot, module)
+
+    def text_ends(self) -> TextEnds:
+        """Where the texts of a batch end, for modules that treat first and last tokens apart; noted in every pass."""
+        ends = TextEnds()
+        self._hooks.append(self.model.base_model.register_forward_pre_hook(ends.note, with_kwargs=True))
+        return ends
 
     def unfreeze(self, *parts: nn.Module | nn.Parameter, role: Role = "method") -> None:
         """Trains pretrained parameters.
@@ -339,9 +346,9 @@ class Backbone(nn.Module):
             else:
                 self.model.set_submodule(insertion.path, insertion.slot.base, strict=True)
         self.insertions.clear()
-        for hook in self._prompt_hooks:
+        for hook in self._hooks:
             hook.remove()
-        self._prompt_hooks.clear()
+        self._hooks.clear()
         self._set_attention(self._own_attention)
         for name, value in values.items():
             put(self.pretrained[name], value.clone())

@@ -9,6 +9,7 @@ from peft_lightning.modules.prefix import Prefix, PrefixTrunk, ReparametrizedPre
 from peft_lightning.modules.prompt import EncodedPrompt, InputPrompt, Prompt
 from peft_lightning.modules.scale import ScaleInput, ScaleOutput
 from peft_lightning.modules.singular_low_rank import SingularLowRank
+from peft_lightning.modules.text_ends import TextEnds
 from peft_lightning.modules.vector_low_rank import SharedProjection, VectorLowRank
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SharedProjection",
     "ShiftedPositions",
     "SingularLowRank",
+    "TextEnds",
     "VectorLowRank",
     "WeightDecomposedLowRank",
 ]

@@ -203,6 +203,12 @@ METHODS = {
         False,
     ),
     "LoReFT": (LoReFT, {"rank": 2}, edits, False),
+    "LoReFT of last tokens": (
+        LoReFT,
+        {"rank": 2, "last_positions": 2},
+        lambda b: edits(b) + Sizes(b).L * (2 * 2 * D + 2),
+        False,
+    ),
     "PrefixTuning": (
         PrefixTuning,
         {"prompt_length": 5, "projection_size": 6},
@@ -236,9 +242,15 @@ METHODS = {
         False,
     ),
     "PTuningV2": (PTuningV2, {"prompt_length": 5}, prefixes, False),
+    "PTuningV2 with input prompt": (
+        PTuningV2,
+        {"prompt_length": 5, "input_prompt_length": 3},
+        lambda b: prefixes(b) + 3 * embedding(b),
+        False,
+    ),
     "PTuningV2 without shift": (PTuningV2, {"prompt_length": 5, "shift_positions": False}, prefixes, False),
 }
-SHIFTED = ("PTuningV2", "PTuningV2 projected")
+SHIFTED = ("PTuningV2", "PTuningV2 projected", "PTuningV2 with input prompt")
 PREFIXES = ("PrefixTuning", "PTuningV2 without shift", "MAM", *SHIFTED)
 # Combinations that cannot work, and what is said instead.
 REFUSALS = {
@@ -270,6 +282,8 @@ COMBINATIONS = [
     )
     for name in METHODS
     for kind in MODEL_TYPES
+    # Heads of encoders do not read the last tokens of the last layer, whose edit then trains nothing.
+    if name != "LoReFT of last tokens" or kind in ("gpt2", "opt", "llama")
 ]
 
 

@@ -354,3 +354,35 @@ def test_adapters_may_stand_at_cross_attention_too(tiny, model_type, tmp_path):
     with beside.disabled():
         bare = beside(case.batch()).logits
     assert (beside(case.batch()).logits - bare).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "gpt2", "llama"])
+def test_loreft_of_first_and_last_tokens(tiny, model_type, tmp_path):
+    """Each text by itself, without padding: its first two and its last three tokens, of a short one half and half."""
+    options = {"rank": 2, "positions": 2, "last_positions": 3}
+    method = Case(LoReFT, tiny(model_type), tmp_path, options).trained()
+    tokenizer = load_tokenizer(str(tiny(model_type)))
+    batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt"))
+    lengths = batch["attention_mask"].sum(1).tolist()
+    assert min(lengths) < 6 <= max(lengths)
+    for row, length in enumerate(lengths):
+        plain, bare = (plain_model(tiny, model_type, method) for _ in range(2))
+        half = length // 2
+        places = {"first": range(min(2, half)), "last": range(length - min(3, half), length)}
+
+        def edit(module, inputs, output, part, places=places):
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            for place in places[part.side]:
+                h, rotation = hidden[:, place].clone(), part.rotation()
+                hidden[:, place] = h + (part.linear(h) - h @ rotation.T) @ rotation
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        layers = [plain.get_submodule(layer.path) for layer in method.backbone.layers]
+        assert len(method.backbone.insertions) == 2 * len(layers) - (model_type in ("gpt2", "llama"))
+        for insertion in method.backbone.insertions:
+            layers[insertion.site.layer].register_forward_hook(partial(edit, part=insertion.module))
+        text = {name: tensor[row : row + 1, :length] for name, tensor in batch.items()}
+        with torch.no_grad():
+            found, wanted, untouched = method(batch).logits[row], plain(**text).logits[0], bare(**text).logits[0]
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        assert (found - untouched).abs().max() > 0.05

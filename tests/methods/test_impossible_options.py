@@ -59,7 +59,8 @@ from peft_lightning.testing import Case
         (InA, {"inhibition": 1.0}, "inhibition is 1.0; give a share of at least 0 and below 1"),
         (InA, {"activation": "tanh"}, "activation 'tanh' is not known; give one of gelu, leaky_relu, relu, elu, selu"),
         (LoReFT, {"rank": 33}, "rank is 33; give one between 1 and 32, the size of the hidden state"),
-        (LoReFT, {"positions": 0}, "positions is 0"),
+        (LoReFT, {"positions": 0}, "positions is 0 and last_positions is 0"),
+        (LoReFT, {"last_positions": -1}, "last_positions is -1"),
         (PrefixTuning, {"prompt_length": 0}, "prompt_length is 0"),
         (PTuningV2, {"init_std": -1.0}, "init_std is -1.0"),
     ],
@@ -67,3 +68,9 @@ from peft_lightning.testing import Case
 def test_impossible_options_are_named(tiny, tmp_path, method, options, message):
     with pytest.raises(UserError, match=re.escape(message)):
         Case(method, tiny(), tmp_path, options).build()
+
+
+@pytest.mark.parametrize("model_type", ["bart", "mbart", "t5"])
+def test_decoders_that_read_an_encoder_have_no_last_tokens(tiny, tmp_path, model_type):
+    with pytest.raises(UserError, match=f"last_positions is 2, and the decoder of a {model_type} model does not know"):
+        Case(LoReFT, tiny(model_type), tmp_path, {"last_positions": 2}).build()

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, DynamicCache
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.errors import UserError
-from peft_lightning.methods import PromptTuning, PTuning, load_adapter
+from peft_lightning.methods import PromptTuning, PTuning, PTuningV2, load_adapter
+from peft_lightning.modules import Prefix, Prompt
 from peft_lightning.testing import TASK, Case
 
 TEXTS = ["a good film", "it is the worst plot ever and it is dull"]
@@ -90,6 +91,30 @@ def test_a_decoder_sees_the_prompt_of_its_encoder(tiny, model_type, tmp_path, te
     assert (found - bare).abs().max() > 0.05
 
 
+@pytest.mark.parametrize(("model_type", "first_position"), [("bert", 0), ("roberta", 2)])
+def test_deep_prompts_together_with_an_input_prompt(tiny, tmp_path, model_type, first_position):
+    """Against transformers' own cache of keys and values in front of `[P; X]`, all of which stands behind them."""
+    options = {"prompt_length": 4, "input_prompt_length": 5}
+    method = Case(PTuningV2, tiny(model_type), tmp_path, options).trained()
+    batch = batch_of(tiny(model_type))
+    modules = [insertion.module for insertion in method.backbone.insertions]
+    [prompt] = [module for module in modules if isinstance(module, Prompt)]
+    pairs = [module.virtual() for module in modules if isinstance(module, Prefix)]
+    cache = DynamicCache([tuple(part.transpose(0, 1).expand(2, -1, -1, -1) for part in pair) for pair in pairs])
+    model = AutoModelForSequenceClassification.from_pretrained(tiny(model_type)).eval().base_model
+    with torch.no_grad():
+        embeddings, mask, _ = joined(model, batch, prompt.virtual(), FRONT)
+        positions = torch.arange(mask.shape[1]).expand_as(mask) + 4 + first_position
+        seen = torch.cat([torch.ones(2, 4, dtype=torch.long), mask], 1)
+        wanted = model(inputs_embeds=embeddings, attention_mask=seen, position_ids=positions, past_key_values=cache)
+        found = method.backbone.model.base_model(**batch).last_hidden_state
+        bare = model(**batch).last_hidden_state
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found[real], wanted.last_hidden_state[:, 5:][real], atol=1e-5, rtol=0)
+    assert (found - bare)[real].abs().max() > 0.05
+    assert method.virtual_tokens == 4 + 5
+
+
 def test_a_template_of_one_token_texts(tiny, tmp_path):
     """The first token is the last one too."""
     method = Case(PTuning, tiny(), tmp_path, {"prompt_length": 5, "template": [1, 2, 2]}).build()
@@ -149,6 +174,7 @@ def test_the_backbone_may_learn_at_its_own_rate(tiny, tmp_path):
         (PromptTuning, {"prompt_length": 0}, "prompt_length is 0"),
         (PTuning, {"prompt_length": 0}, "prompt_length is 0"),
         (PTuning, {"hidden": 0}, "hidden is 0"),
+        (PTuningV2, {"input_prompt_length": -1}, "input_prompt_length is -1"),
         (PTuning, {"prompt_length": 9, "template": [3, 3]}, r"template is \[3, 3\]; give three numbers .* the sum 9"),
         (PTuning, {"prompt_length": 9, "template": [3, 3, 4]}, r"template is \[3, 3, 4\]"),
         (PTuning, {"prompt_length": 9, "template": [10, -1, 0]}, r"template is \[10, -1, 0\]"),

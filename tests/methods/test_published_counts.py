@@ -105,6 +105,7 @@ COUNTS = {
     "Compacter": (Compacter, {}, 57_088, 152_128, 57_088),
     "Compacter++": (Compacter, {"placement": ["ffn"]}, 28_576, 76_096, 28_576),
     "LoReFT r=1": (LoReFT, {}, 18_444, 49_176, 18_444),
+    "LoReFT r=1, first and last": (LoReFT, {"last_positions": 1}, 36_888, 98_352, 36_888),
     "prefix n=16": (PrefixTuning, {"prompt_length": 16, "projection": False}, 294_912, 786_432, 294_912),
     "prefix n=30": (PrefixTuning, {"prompt_length": 30, "projection": False}, 552_960, 1_474_560, 552_960),
     "prefix n=30, network of 512": (PrefixTuning, {"prompt_length": 30}, 9_872_384, 25_770_496, 9_872_384),
