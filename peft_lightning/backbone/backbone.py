@@ -101,17 +101,19 @@ class Backbone(nn.Module):
         """Hidden size d."""
         return self.model.config.hidden_size
 
-    @property
-    def kv_heads(self) -> int:
-        """Number of heads of keys and values, of which several queries may share one."""
-        config = self.model.config
-        return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    def kv_heads(self, site: Site) -> tuple[int, int]:
+        """Number and size of the heads of keys and values of an attention.
 
-    @property
-    def head_size(self) -> int:
-        """Size of a head, which need not be the hidden size divided by the number of heads."""
+        Several heads of queries may share one of keys and values, and its size need not be the hidden size divided by
+        the number of heads.
+        """
         config = self.model.config
-        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = config.num_attention_heads
+        if site.path.startswith(f"{self.model.base_model_prefix}.decoder."):
+            # BART's decoder may have other heads than its encoder, whose number is that of the configuration.
+            heads = getattr(config, "decoder_attention_heads", heads)
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return getattr(config, "num_key_value_heads", None) or heads, size
 
     @property
     def pre_norm(self) -> bool:

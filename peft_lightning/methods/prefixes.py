@@ -20,9 +20,9 @@ def insert_prefixes(
         init_std: Standard deviation of prefixes that are trained directly.
         dropout: Probability with which an entry of a prefix is dropped in training.
     """
-    heads, head_size = backbone.kv_heads, backbone.head_size
     trunk = None if projection_size is None else PrefixTrunk(prompt_length, backbone.width, projection_size)
     for site in backbone.attention_sites:
+        heads, head_size = backbone.kv_heads(site)
         if trunk is None:
             backbone.prefix(site, Prefix(prompt_length, heads, head_size, init_std, dropout))
         else:

@@ -299,8 +299,10 @@ def test_conformance(check, name, model_type, tiny, tmp_path):
     check(case)
 
 
-# Configurations of a family that move its sites: opt-350m, T5 1.1, and a LLaMA with biases.
+# Configurations of a family that move its sites, or change their sizes: opt-350m, T5 1.1, a LLaMA with biases, and a
+# BART whose decoder has heads of another size.
 VARIANTS = {
+    "bart": {"decoder_attention_heads": 2},
     "opt": {"do_layer_norm_before": False, "word_embed_proj_dim": 16},
     "t5": {"feed_forward_proj": "gated-gelu"},
     "llama": {"attention_bias": True, "mlp_bias": True},
@@ -340,3 +342,10 @@ def test_ia3_as_published_for_t5(tiny, tmp_path):
     assert case.build().parameter_report.method == 2 * (2 * 24 + F) + 2 * (4 * 24 + F)
     for name in ("merging_is_exact_or_refused", "layers_can_be_removed", "only_declared_parameters_train"):
         next(check for check in CHECKS if check.__name__ == name)(case)
+
+
+def test_prefixes_have_the_heads_of_their_attention(tmp_path):
+    method, options, *_ = METHODS["PrefixTuning"]
+    backbone = save_tiny_backbone("bart", tmp_path / "bart", **VARIANTS["bart"])
+    case = Case(method, backbone, tmp_path, options)
+    assert case.build()(case.batch()).logits.isfinite().all()
