@@ -75,6 +75,12 @@ def nothing_was_trained(run):
         ({"model": "LoRA", "model.targets": "[ffn_norm]"}, 1, ["'ffn_norm'", "no linear map"]),
         ({"model": "LoRA", "model.rank": 33}, 1, ["rank is 33", "between 1 and 32"]),
         ({"model": "PTuningV2", "model.prompt_length": 60}, 1, ["max_length is 16", "positions for 4", "60 virtual"]),
+        (
+            {"model": "PromptTuning", "model.prompt_length": 64},
+            1,
+            ["64 virtual tokens leave nothing of the 64 positions", "smaller --model.prompt_length"],
+        ),
+        ({"model": "PTuning", "model.template": "[3,3,3]"}, 1, ["template is [3, 3, 3]", "sum 20, the prompt_length"]),
         ({"model.bottleneck": 0}, 1, ["bottleneck is 0"]),
         ({"data.max_length": 65}, 1, ["max_length is 65", "positions for 64"]),
         ({"data.source": "none.csv"}, 1, ["none.csv does not exist"]),

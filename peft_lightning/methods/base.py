@@ -160,6 +160,11 @@ class AdaptationMethod(LightningModule):
         if self.backbone.position_room is None:
             return
         room = self.backbone.position_room - self.virtual_tokens
+        if room < 1:
+            raise UserError(
+                f"{self.virtual_tokens} virtual tokens leave nothing of the {self.backbone.position_room} positions of "
+                f"backbone '{self.backbone.name}' to the text; give a smaller --model.prompt_length."
+            )
         if self.task.max_length > room:
             virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
             raise UserError(
