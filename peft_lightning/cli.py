@@ -20,7 +20,7 @@ import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
 from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
-from peft_lightning.data import TextDataModule
+from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
 from peft_lightning.runs import RunDirectory, comparison_table, default_run_directory, predict_file, print_summary
@@ -61,7 +61,7 @@ class CLI(LightningCLI):
         usage["predict"] = "On a run: peft-lightning predict RUN [--input FILE --output FILE]"
         super().__init__(
             AdaptationMethod,
-            TextDataModule,
+            Benchmark,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,

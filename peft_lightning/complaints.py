@@ -10,11 +10,11 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from peft_lightning.data import TextDataModule
+from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
 
-_KINDS: dict[str, tuple[str, type]] = {"model": ("method", AdaptationMethod), "data": ("DataModule", TextDataModule)}
+_KINDS: dict[str, tuple[str, type]] = {"model": ("method", AdaptationMethod), "data": ("DataModule", Benchmark)}
 _LINKED = {
     "backbone": "--model.backbone",
     "backbone_revision": "--model.revision",
@@ -155,7 +155,7 @@ def _options(cls: type) -> list[str]:
         if constructor := vars(parent).get("__init__"):
             parameters = inspect.signature(constructor).parameters.values()
             names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
-        if parent in (AdaptationMethod, TextDataModule):
+        if parent in (AdaptationMethod, Benchmark):
             break
     return [name for name in dict.fromkeys(names) if name != "task" and name not in _LINKED.keys() - {"backbone"}]
 

@@ -1,8 +1,9 @@
 """The benchmarks, one LightningDataModule each."""
 
 from peft_lightning.data.amazon_polarity import AmazonPolarity
-from peft_lightning.data.base import TextDataModule
+from peft_lightning.data.base import Benchmark
 from peft_lightning.data.rotten_tomatoes import RottenTomatoes
+from peft_lightning.data.text import TextDataModule
 from peft_lightning.data.text_classification import TextClassification
 
-__all__ = ["AmazonPolarity", "RottenTomatoes", "TextClassification", "TextDataModule"]
+__all__ = ["AmazonPolarity", "Benchmark", "RottenTomatoes", "TextClassification", "TextDataModule"]

@@ -128,11 +128,11 @@ def require_column(table: Dataset, column: str, option: str, where: str) -> None
         )
 
 
-def stratified_split(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
-    """Splits off parts that keep the proportions of the labels; all parts keep the order of the table.
+def split_rows(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
+    """Splits off parts, with the proportions of the labels if there are any; all parts keep the order of the table.
 
     Args:
-        table: Rows with the columns `label`, a `ClassLabel`, and `row`.
+        table: Rows with the column `row`, and perhaps `label`, a `ClassLabel`.
         sizes: Name of each part to split off -> fraction of `table`, or number of rows.
         seed: Seed of the split.
         where: What to call the table in messages.
@@ -143,16 +143,18 @@ def stratified_split(table: Dataset, sizes: Mapping[str, float | int], seed: int
     Raises:
         UserError: A label has too few rows to be in every part, or a part is too large or too small.
     """
-    _check_label_counts(table, len(sizes) + 1, where)
+    stratified = isinstance(table.features.get("label"), ClassLabel)
+    if stratified:
+        _check_label_counts(table, len(sizes) + 1, where)
     parts, rest, total = {}, table, len(table)
     for name, size in sizes.items():
         count = size if isinstance(size, int) else round(size * total)
         try:
-            both = rest.train_test_split(count, stratify_by_column="label", seed=seed)
+            both = rest.train_test_split(count, stratify_by_column="label" if stratified else None, seed=seed)
         except ValueError as error:
             raise UserError(
-                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label is "
-                f"in both ({error}); give more rows, another size, or separate files for the splits."
+                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label "
+                f"is in both ({error}); give more rows, another size, or separate files for the splits."
             ) from error
         parts[name], rest = both["test"], both["train"]
     return {name: part.select(np.argsort(_column(part, "row"))) for name, part in {"train": rest, **parts}.items()}

@@ -1,7 +1,7 @@
 """What every task answers: which model, which loss, which metrics, how to read the output."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -21,6 +21,7 @@ class Task(ABC):
         max_length: Number of tokens after which inputs are cut.
         monitor: Name of the metric that chooses the best checkpoint, for example `accuracy`.
         mode: `max` if more of it is better, else `min`.
+        also: Names of further sets that the benchmark evaluates beside its main one.
 
     Attributes:
         auto_model: The transformers class whose `from_pretrained` builds the model.
@@ -28,10 +29,11 @@ class Task(ABC):
 
     auto_model: ClassVar[Any]
 
-    def __init__(self, max_length: int, monitor: str, mode: str):
+    def __init__(self, max_length: int, monitor: str, mode: str, also: Sequence[str] = ()):
         self.max_length = max_length
         self.monitor = monitor
         self.mode = mode
+        self.also = list(also)
 
     @property
     def label_names(self) -> Sequence[str]:
@@ -41,6 +43,18 @@ class Task(ABC):
     @abstractmethod
     def model_options(self) -> dict[str, Any]:
         """Keyword arguments for `from_pretrained`, for example the number of labels."""
+
+    def inputs(self, batch: Batch) -> dict[str, Any]:
+        """What of a batch the model is given."""
+        return {name: tensor for name, tensor in batch.items() if name != "labels"}
+
+    def size(self, batch: Batch) -> int:
+        """The number of examples in a batch."""
+        return len(batch["input_ids"])
+
+    def answer(self, method: Callable[[Batch], Any], batch: Batch) -> Any:
+        """What evaluation counts and predictions are read from: the output of the method."""
+        return method(batch)
 
     @abstractmethod
     def loss(self, output: Any, batch: Batch) -> Tensor:
@@ -55,7 +69,7 @@ class Task(ABC):
         """Adds one batch to the metrics."""
 
     @abstractmethod
-    def decode(self, output: Any) -> list[dict[str, Any]]:
+    def decode(self, output: Any, batch: Batch) -> list[dict[str, Any]]:
         """One plain dict a row of the batch: what the model predicts."""
 
     @abstractmethod
