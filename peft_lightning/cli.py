@@ -23,10 +23,17 @@ from peft_lightning.complaints import check_arguments, check_leftovers, complain
 from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
-from peft_lightning.runs import RunDirectory, comparison_table, default_run_directory, predict_file, print_summary
+from peft_lightning.runs import (
+    RunDirectory,
+    comparison_table,
+    default_run_directory,
+    predict_file,
+    print_summary,
+    write_submission,
+)
 from peft_lightning.runs.directory import comparable
 
-VERBS = ("fit", "validate", "test", "predict", "summary", "study")
+VERBS = ("fit", "validate", "test", "predict", "summary", "study", "glue-submission")
 DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
 
 On a finished run directory RUN:
@@ -35,6 +42,7 @@ On a finished run directory RUN:
   peft-lightning predict RUN                            label the test split
   peft-lightning predict RUN --input FILE --output FILE label the texts of a file
   peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
+  peft-lightning glue-submission --output ZIP RUN ...   put predictions of GLUE's tasks together for its server
 
 On a grid of runs:
   peft-lightning study FILE                             run what is missing, write table and figure
@@ -293,6 +301,8 @@ def _dispatch(arguments: list[str]) -> None:
         _summary(rest)
     elif verb == "study":
         _study(rest)
+    elif verb == "glue-submission":
+        _glue_submission(rest)
     elif verb == "predict" and any(argument.split("=")[0] == "--input" for argument in rest):
         _predict_file(rest)
     elif verb in VERBS[1:] and rest and not rest[0].startswith("-"):
@@ -315,6 +325,22 @@ def _summary(arguments: list[str]) -> None:
         print_summary(runs[0])
     else:
         print(comparison_table(runs))
+
+
+def _glue_submission(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        "peft-lightning glue-submission",
+        description="Put the predictions of GLUE's tasks together in the layout that its server takes.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run of GLUE whose test split was predicted")
+    parser.add_argument("--output", metavar="ZIP", type=Path, required=True, help="zip file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    options = parser.parse_args(arguments)
+    runs = [RunDirectory.existing(path) for path in options.runs]
+    missing = write_submission(runs, options.output, options.overwrite)
+    print(f"Submission: {options.output}")
+    if missing:
+        print(f"The server also wants {', '.join(missing)}.")
 
 
 def _study(arguments: list[str]) -> None:

@@ -2,8 +2,9 @@
 
 from peft_lightning.data.amazon_polarity import AmazonPolarity
 from peft_lightning.data.base import Benchmark
+from peft_lightning.data.glue import GLUE
 from peft_lightning.data.rotten_tomatoes import RottenTomatoes
 from peft_lightning.data.text import TextDataModule
 from peft_lightning.data.text_classification import TextClassification
 
-__all__ = ["AmazonPolarity", "Benchmark", "RottenTomatoes", "TextClassification", "TextDataModule"]
+__all__ = ["GLUE", "AmazonPolarity", "Benchmark", "RottenTomatoes", "TextClassification", "TextDataModule"]

@@ -68,22 +68,25 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         datasets_logging.set_verbosity(verbosity)
 
 
-def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
+def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
     A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
     laid out as on the Hub.
 
+    Args:
+        source: Hub id or directory.
+        revision: Branch, tag or commit on the Hub.
+        name: Which of the configurations that it holds; in a directory a folder, if that holds one file a split.
+
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
     """
-    directory = Path(source)
-    if directory.is_dir():
-        files = split_files(directory)
-        if files:
-            return {split: read_file(path) for split, path in files.items()}
+    directory = Path(source) / (name or "")
+    if directory.is_dir() and (files := split_files(directory)):
+        return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision)
+        loaded = load_dataset(source, name, revision=revision)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -91,6 +94,39 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         ) from error
     assert isinstance(loaded, DatasetDict)
     return dict(loaded)
+
+
+def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> list[int]:
+    """Checks that every line of a file without quotes is UTF-8 and has the fields that it should have.
+
+    Args:
+        path: The file.
+        delimiter: Between two fields.
+        fields: Their number; by default that of the first line.
+        may_lack: Whether a line may have fewer.
+
+    Returns:
+        The numbers, from 1, of lines that have fewer.
+
+    Raises:
+        UserError: A line is wrong.
+    """
+    mark, short = delimiter.encode(), []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8."
+                ) from error
+            found = line.count(mark) + 1
+            fields = found if fields is None else fields
+            if found < fields and may_lack and line.strip():
+                short.append(number)
+            elif found != fields and line.strip():
+                raise UserError(f"{path}, line {number} has {found} columns instead of {fields}; correct the line.")
+    return short
 
 
 def split_files(directory: Path) -> dict[str, Path]:

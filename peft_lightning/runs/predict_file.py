@@ -26,7 +26,7 @@ def predict_file(
     device: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes one JSON line a text: `text`, perhaps `text_pair`, `label` and `scores` by label.
+    """Writes one JSON line a text: `text`, perhaps `text_pair`, and `label` and `scores` by label, or `score`.
 
     The scores are those of `load_run(RUN).pipeline()`.
 
@@ -70,16 +70,12 @@ def predict_file(
     try:
         _import(config["model"]["class_path"])
         method = load_run(run.path)
-        labels = method.backbone.model.config.id2label.values()
         outputs = method.pipeline(device)((row for row in texts), batch_size=batch_size, top_k=None)
         with partial.open("w", encoding="utf-8") as file:
             for row, output in zip(
                 texts, tqdm(outputs, total=len(texts), desc="Predicting", unit=" texts"), strict=True
             ):
-                found = {entry["label"]: entry["score"] for entry in output}
-                scores = {label: found[label] for label in labels}
-                line = {**row, "label": max(scores, key=scores.__getitem__), "scores": scores}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps({**row, **method.task.read(output)}, ensure_ascii=False) + "\n")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

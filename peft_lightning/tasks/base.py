@@ -8,6 +8,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 
+from peft_lightning.errors import UserError
+
 Batch = dict[str, Tensor]
 
 
@@ -75,3 +77,14 @@ class Task(ABC):
     @abstractmethod
     def pipeline(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> Pipeline:
         """A transformers pipeline that cuts inputs where training cut them."""
+
+    def read(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """One plain dict of what the pipeline gives for one text, all its entries included.
+
+        Raises:
+            UserError: Single texts are not what this task is asked about.
+        """
+        raise UserError(
+            f"A file of texts is no input of the task {type(self).__name__}; give the benchmark's own format: "
+            "predict RUN --data.source DIRECTORY."
+        )

@@ -105,3 +105,9 @@ class Classification(Task):
         return TextClassificationPipeline(
             model=model, tokenizer=tokenizer, device=device, truncation=True, max_length=self.max_length
         )
+
+    def read(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """`{"label": ..., "scores": {label: probability, ...}}`."""
+        found = {entry["label"]: entry["score"] for entry in entries}
+        scores = {label: found[label] for label in self.labels}
+        return {"label": max(scores, key=scores.__getitem__), "scores": scores}
