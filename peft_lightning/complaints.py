@@ -124,7 +124,8 @@ def _parse_error(causes: list[BaseException]) -> str:
 
 def _unknown_class(key: str, class_path: str | None, reason: str) -> str | None:
     kind, base = _KINDS[key]
-    ours = [cls.__name__ for cls in _descendants(base) if cls.__module__.startswith("peft_lightning.")]
+    # Those that others inherit from, as `TextDataModule`, are no choice themselves.
+    ours = [c.__name__ for c in _descendants(base) if c.__module__.startswith("peft_lightning.") and _is_choice(c)]
     advice = f"choose one of {', '.join(sorted(ours))}, or give the dotted path of your own class"
     if other := re.fullmatch(r"Import path (\S+) does not correspond to a subclass.*", reason):
         return f"{other[1]} is no {kind}; {advice}."
@@ -141,6 +142,10 @@ def _unknown_class(key: str, class_path: str | None, reason: str) -> str | None:
 def _descendants(base: type) -> list[type]:
     children: list[type] = base.__subclasses__()
     return children + [found for child in children for found in _descendants(child)]
+
+
+def _is_choice(cls: type) -> bool:
+    return issubclass(cls, AdaptationMethod) or getattr(cls, "raw", None) is not Benchmark.raw
 
 
 def _class(path: str) -> type | None:

@@ -1,11 +1,13 @@
 """What all benchmarks share: splits, checks, tokens, batches."""
 
+import contextlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
@@ -149,6 +151,30 @@ class Benchmark(LightningDataModule):
             self._encoded[split] = self.encode(self.table(split), split)
         return self._encoded[split]
 
+    @property
+    def splits(self) -> list[str]:
+        """All splits that some verb uses."""
+        found = ["train"]
+        for stage in ("validate", "test", "predict"):
+            # Where the test split has no labels, `test` says so, and `predict` still uses it.
+            with contextlib.suppress(UserError):
+                found += self.evaluated(stage).values()
+        available = {*self.raw, *self.split_off}
+        return [split for split in dict.fromkeys(found) if split in available]
+
+    def lengths(self, split: str) -> np.ndarray:
+        """The number of tokens of each example, all its texts together, before anything is cut."""
+        table = self.table(split)
+        texts = [name for name, feature in table.features.items() if feature == Value("string") and name != "id"]
+        counted = table.map(
+            _count_tokens,
+            batched=True,
+            remove_columns=table.column_names,
+            desc=f"Measuring {self.source} ({split})",
+            fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
+        )
+        return np.asarray(counted.with_format("numpy")["length"][:])
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer."""
@@ -233,6 +259,11 @@ class Benchmark(LightningDataModule):
     @property
     def _stage(self) -> str:
         return str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
+
+
+def _count_tokens(batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
+    return {"length": [len(ids) for ids in encoded]}
 
 
 def _lengths(rows: Dataset) -> Any:
