@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from peft_lightning.data import TextDataModule
 from peft_lightning.data.files import read_file, require_column
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
@@ -83,11 +84,18 @@ def predict_file(
 
 
 def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
-    """The text columns that the run's DataModule reads: its options, or else what the class says."""
-    options = data.get("init_args", {})
-    if "text_column" in options:
-        return {role: options[f"{role}_column"] for role in ("text", "text_pair") if options.get(f"{role}_column")}
-    return dict(_import(data["class_path"]).text_columns)
+    """The text columns that the run's DataModule reads.
+
+    Raises:
+        UserError: It reads something else than texts, or pairs of them, with labels.
+    """
+    datamodule = _import(data["class_path"])(**data.get("init_args", {}))
+    if not isinstance(datamodule, TextDataModule):
+        raise UserError(
+            f"The run was trained on {type(datamodule).__name__}, whose examples are no single texts; give files of "
+            "that format as predict RUN --data.source DIRECTORY."
+        )
+    return dict(datamodule.text_columns)
 
 
 def _import(class_path: str) -> Any:

@@ -192,6 +192,20 @@ def test_the_submission_has_the_servers_files_and_labels(tiny, tmp_path, capsys)
     assert set(predicted) <= {"entailment", "neutral", "contradiction"}
 
 
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_the_texts_of_a_file_are_labelled_by_a_run_of_glue(tiny, tmp_path, task):
+    {"cola": write_cola, "stsb": write_stsb}[task](tmp_path)
+    run = run_glue(tiny, tmp_path, task, tmp_path / "run")
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("sentence,sentence1,sentence2\na film,the plot,a film\n", encoding="utf-8")
+    main(["predict", str(run.path), "--input", str(source), "--output", str(target)])
+    row = json.loads(target.read_text())
+    if task == "cola":
+        assert (row["text"], row["label"] in row["scores"]) == ("a film", True)
+    else:
+        assert (row["text"], row["text_pair"], type(row["score"])) == ("the plot", "a film", float)
+
+
 def test_a_submission_of_what_it_cannot_hold_is_refused(tiny, tmp_path, refused, fit):
     write_cola(tmp_path)
     run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
