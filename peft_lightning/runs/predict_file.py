@@ -91,7 +91,14 @@ def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
     options = data.get("init_args", {})
     if "text_column" in options:
         return {role: options[f"{role}_column"] for role in ("text", "text_pair") if options.get(f"{role}_column")}
-    return dict(_import(data["class_path"]).text_columns)
+    columns = getattr(_import(data["class_path"]), "text_columns", None)
+    if columns is None:
+        name = data["class_path"].rpartition(".")[2]
+        raise UserError(
+            f"The run was trained on {name}, which is no table of texts; give files in the format of {name} as "
+            "--data.source of predict, without --input."
+        )
+    return dict(columns)
 
 
 def _import(class_path: str) -> Any:
