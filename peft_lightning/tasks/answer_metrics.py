@@ -92,7 +92,8 @@ def best_of(name: str, threshold: bool = False) -> Callable[[dict[str, np.ndarra
 
     Args:
         name: The column of the scores of the best spans.
-        threshold: Whether to give the threshold rather than the mean: spans with `no_answer` up to it are given.
+        threshold: Whether to give the threshold rather than the mean: spans with `no_answer` up to it are given. It is
+            0 where no span at all should be given.
     """
 
     def number(table: dict[str, np.ndarray]) -> float:

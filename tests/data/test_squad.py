@@ -1,5 +1,6 @@
 """SQuAD from its own files and from tables: windows, spans, splits, whole runs, and what is refused."""
 
+import itertools
 import json
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_windows_hold_the_whole_context_and_share_a_stride(squad, model_type):
             for starts, ends in zip(row["starts"], row["ends"], strict=True)
         ]
         assert all(len(ids) <= 24 for ids in row["input_ids"])
-        for before, after in zip(windows, windows[1:], strict=False):
+        for before, after in itertools.pairwise(windows):
             assert before[-5:] == after[:5]
         joined = windows[0] + [place for window in windows[1:] for place in window[5:]]
         assert [row["context"][s:e] for s, e in joined] == row["context"].split()
@@ -339,7 +340,7 @@ def test_impossible_options_are_named(options, message):
 
 
 def test_there_is_no_test_split(squad):
-    with pytest.raises(UserError, match="SQuAD publishes no test split; .* --data.validation_size"):
+    with pytest.raises(UserError, match=r"SQuAD publishes no test split; .* --data.validation_size"):
         squad().test_dataloader()
 
 
