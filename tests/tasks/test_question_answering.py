@@ -14,7 +14,7 @@ from peft_lightning.backbone import load_tokenizer
 from peft_lightning.errors import UserError
 from peft_lightning.methods import LoRA, PromptTuning, PTuning
 from peft_lightning.tasks import build_task
-from peft_lightning.tasks.answer_metrics import Judged
+from peft_lightning.tasks.answer_metrics import Judged, PerQuestion, best_of, mean_of
 from peft_lightning.tasks.answers import exact_match, f1, normalised
 from peft_lightning.tasks.spans import best_spans
 
@@ -144,6 +144,22 @@ def test_kinds_of_questions_are_counted_apart():
 def test_the_order_of_batches_changes_no_digit():
     rows = judged_questions(60)
     assert computed(rows, 60) == computed(random.Random(1).sample(rows, 60), 7)
+
+
+@pytest.mark.parametrize("number", [mean_of("f1"), best_of("best_f1"), best_of("best_f1", threshold=True)])
+def test_two_devices_give_the_digits_of_one(number):
+    rows = judged_questions(41)
+    alone, second = PerQuestion(number), PerQuestion(number)
+    alone.update(rows)
+    second.update(rows[1::2])
+    first = PerQuestion(
+        number,
+        dist_sync_fn=lambda mine, group: [mine, torch.cat(second.judged)],
+        distributed_available_fn=lambda: True,
+    )
+    first.update(rows[:10:2])
+    first.update(rows[10::2])
+    assert first.compute() == alone.compute()
 
 
 def random_windows(seed=0, windows=3, length=14):
