@@ -6,6 +6,7 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from peft_lightning.errors import UserError
 from peft_lightning.runs.directory import RunDirectory, write_text
 
 
@@ -14,7 +15,7 @@ class PredictionWriter(Callback):
 
     A line has `row`, its number in the published table, the texts, `true`, the label there if there is one, and what
     the task decodes: for classification `label` and `scores`. Of benchmarks that are evaluated on several splits each
-    has a file: `predictions_mismatched.jsonl`.
+    has a file: `predictions_mismatched.jsonl`. A benchmark may ask for further files in formats of its own.
 
     Args:
         run: Where to write.
@@ -24,6 +25,17 @@ class PredictionWriter(Callback):
         super().__init__()
         self.run = run
         self.decoded: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks that no further file of the benchmark would be lost.
+
+        Raises:
+            UserError: One exists.
+        """
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for file in datamodule.prediction_files():
+            if (self.run.path / file).exists():
+                raise UserError(f"{self.run.path / file} exists; move it away first.")
 
     def on_predict_batch_end(
         self,
@@ -49,8 +61,11 @@ class PredictionWriter(Callback):
                 torch.distributed.all_gather_object(gathered, decoded)
                 decoded = [entry for part in gathered for entry in part]
             if trainer.is_global_zero:
-                lines = [
-                    json.dumps({**datamodule.example(split, index), **prediction}, ensure_ascii=False)
+                entries = [
+                    {**datamodule.example(split, index), **prediction}
                     for index, prediction in sorted(decoded, key=lambda entry: entry[0])
                 ]
+                lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
                 write_text(self.run.predictions_of(name), "\n".join(lines) + "\n")
+                for file, content in datamodule.prediction_files().items():
+                    write_text(self.run.path / file, content(entries))

@@ -1,7 +1,7 @@
 """What all benchmarks share: splits, checks, tokens, batches."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -120,6 +120,10 @@ class Benchmark(LightningDataModule):
     def example(self, split: str, index: int) -> dict[str, Any]:
         """What predictions of a row show of it: its number, its texts, and as `true` what was asked for, if known."""
         return dict(self.table(split)[index])
+
+    def prediction_files(self) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+        """Further files of `predict`: a name -> what makes its text of the lines of `predictions.jsonl`, in order."""
+        return {}
 
     # Splits
 
