@@ -68,11 +68,16 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         datasets_logging.set_verbosity(verbosity)
 
 
-def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
+def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
     A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
     laid out as on the Hub.
+
+    Args:
+        source: Hub id or local directory.
+        revision: Branch, tag or commit on the Hub.
+        name: Which of several tables, where the dataset has configurations.
 
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
@@ -83,7 +88,7 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         if files:
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision)
+        loaded = load_dataset(source, name, revision=revision)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
