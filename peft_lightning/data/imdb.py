@@ -19,7 +19,7 @@ class IMDB(TextDataModule):
     """One review, two classes; accuracy.
 
     Args:
-        source: Hub id, the publisher's unpacked directory `aclImdb` (`train/pos/*.txt` and so on; the unlabelled reviews
+        source: Hub id, the publisher's unpacked directory `aclImdb` (`train/pos/*.txt` and so on; reviews without label
             are not read), or a directory laid out as on the Hub.
         max_length: Number of tokens after which a review is cut.
         validation_size: Number of training reviews held out for validation; the publisher has no such split.

@@ -107,16 +107,15 @@ def _generated(where: str, rows: Callable[..., Rows], features: Features, **opti
     verbosity = datasets_logging.get_verbosity()
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
-        table = Dataset.from_generator(rows, features=features, gen_kwargs=options)
+        return Dataset.from_generator(rows, features=features, gen_kwargs=options)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise UserError(f"{where} cannot be read: {error.__cause__ or error}") from error
+    except ValueError as error:  # of a table without rows `datasets` says that it corresponds to no data
+        raise UserError(f"File {where} is empty; give a file with at least one row.") from error
     finally:
         datasets_logging.set_verbosity(verbosity)
-    if not len(table):
-        raise UserError(f"File {where} is empty; give a file with at least one row.")
-    return table
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -128,10 +127,12 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...], stamp: tuple[int, int]) -> Rows:
     # Bytes that are not in the encoding are kept as lone surrogates, so that row and column can be told.
     encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
-    quoting = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     row = 0
     with open(path, encoding=encoding, errors="surrogateescape", newline="") as file:
-        records = (record for record in csv.reader(file, delimiter=layout.delimiter, quoting=quoting) if record)
+        reader = csv.reader(
+            file, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+        )
+        records = (record for record in reader if record)
         try:
             names = list(layout.header) or [name.strip() for name in next(records, [])]
             places = {column: names.index(column) for column in columns if column in names}
