@@ -215,14 +215,15 @@ def test_fit_test_and_predict_from_the_command_line(tmp_path, fit, task):
     main(["test", str(run)])
     main(["predict", str(run)])
     result = RunDirectory(run).read_result()
-    assert 0 <= result["test"]["test/accuracy"] <= 1
+    assert 0 <= result["metrics"]["test/accuracy"] <= 1
     lines = RunDirectory(run).predictions_of("").read_text(encoding="utf-8").splitlines()
     assert len(lines) == (4 if task == "sms_spam" else 9)
     assert {"row", "text", "true", "label", "scores"} == set(json.loads(lines[0]))
 
 
 def test_an_unknown_task_lists_all(refused, tiny, tmp_path):
-    sentence = refused(["fit", "--model=LoRA", f"--model.backbone={tiny()}", "--data=Houlsby17", "--data.task=spam"])
+    options = ["--data=Houlsby17", "--data.task=spam", f"--run_dir={tmp_path}", "--trainer.max_epochs=1"]
+    sentence = refused(["fit", "--model=LoRA", f"--model.backbone={tiny()}", *options])
     assert all(name in sentence for name in ["task is 'spam'", *HOULSBY17_TASKS])
 
 
