@@ -123,10 +123,10 @@ class Houlsby17(TextDataModule):
         text = self.text_columns["text"]
         without_text = "" in self.wanted.left_out.get(self.wanted.text, ())
         found = {
-            label_text(label)
+            label_text(label or "")
             for batch in self.raw["train"].select_columns([text, self.label_column]).iter(batch_size=10_000)
             for label, cell in zip(batch[self.label_column], batch[text], strict=True)
-            if not (without_text and not cell.strip())
+            if not (without_text and not (cell or "").strip())
         }
         return sorted(found - {"", *self.wanted.left_out.get(self.wanted.label, ())})
 

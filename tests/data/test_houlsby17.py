@@ -193,6 +193,15 @@ def test_the_hubs_copy_of_20_newsgroups_is_split_anew_without_its_empty_messages
     assert len(rows_of(tables)) == 98
 
 
+def test_a_hub_copy_with_the_publishers_columns_may_hold_nothing_where_the_file_is_empty(tmp_path):
+    task = HOULSBY17_TASKS["customer_complaints"]
+    rows = {task.text: [f"the plot {n}" if n % 2 else None for n in range(60)], task.label: ["a", "b", "c"] * 20}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    data, tables = read("customer_complaints", tmp_path)
+    assert data.labels == ["a", "b", "c"]
+    assert [row["row"] for row in rows_of(tables)][:2] == [2, 4]
+
+
 def test_other_sizes_than_the_papers_are_told(tmp_path):
     with pytest.warns(UserWarning, match=r"has 32 / 4 / 4 examples of 2 labels, and Houlsby et al. had 4459 / 557"):
         read("sms_spam", write_sms(tmp_path))
@@ -228,9 +237,7 @@ def test_an_unknown_task_lists_all(refused, tiny, tmp_path):
 
 
 def test_a_task_without_hub_copy_says_what_to_download():
-    with pytest.raises(
-        UserError, match=r"download text_emotion\.csv \(Crowdflower.*: The emotion in text\).*--data\.sou"
-    ):
+    with pytest.raises(UserError, match=r"download text_emotion\.csv \(Crowdflower.*: Emotion in text\).*--data\.sou"):
         Houlsby17("emotion")
 
 
