@@ -1,7 +1,7 @@
 """What all benchmarks share: splits, checks, tokens, batches."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -127,6 +127,10 @@ class Benchmark(LightningDataModule):
 
     # Splits
 
+    def divide(self, table: Dataset, sizes: Mapping[str, float | int], where: str) -> dict[str, Dataset]:
+        """Splits `sizes` off the checked training rows, with the proportions of the labels; the rest is `train`."""
+        return split_rows(table, sizes, self.split_seed, where)
+
     def table(self, split: str) -> Dataset:
         """The checked rows of one split.
 
@@ -139,7 +143,7 @@ class Benchmark(LightningDataModule):
                 self._checked[split] = self.check(split)
             elif split == "train" or split in taken:
                 where = f"{self.source} (train)"
-                self._checked |= split_rows(self.check("train"), taken, self.split_seed, where)
+                self._checked |= self.divide(self.check("train"), taken, where)
             if split == "train" and self.train_size is not None:
                 self._checked["train"] = self._drawn(self._checked["train"], self.train_size)
             if split not in self._checked:

@@ -7,12 +7,16 @@ from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.files import label_names, require_column
-from peft_lightning.data.labels import ClassColumn, ScoreColumn
+from peft_lightning.data.labels import ClassColumn, ScoreColumn, label_text
 from peft_lightning.errors import UserError
 
 
 def checked_rows(
-    table: Dataset, where: str, text_columns: Mapping[str, str], label: ClassColumn | ScoreColumn | None
+    table: Dataset,
+    where: str,
+    text_columns: Mapping[str, str],
+    label: ClassColumn | ScoreColumn | None,
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
     """Rows with `row`, their number in the table from 1, `text`, perhaps `text_pair`, and perhaps `label`, a number.
 
@@ -21,6 +25,7 @@ def checked_rows(
         where: What to call it in messages.
         text_columns: `text` and perhaps `text_pair` -> its column in `table`.
         label: The label's column; None for rows whose labels are not known.
+        left_out: Column -> cells, as text, whose rows are no examples; the other rows keep their numbers.
 
     Raises:
         UserError: A column is missing, a text is empty, or a label is not what it may be; row numbers start at 1 and do
@@ -44,6 +49,7 @@ def checked_rows(
             "text_columns": dict(text_columns),
             "label": label,
             "declared": label_names(table, label.column) if label else None,
+            "left_out": {column: list(cells) for column, cells in (left_out or {}).items()},
         },
     )
 
@@ -88,14 +94,27 @@ def _check_batch(
     text_columns: dict[str, str],
     label: ClassColumn | ScoreColumn | None,
     declared: list[str] | None,
+    left_out: dict[str, list[str]],
 ) -> dict[str, list]:
+    kept = [
+        place
+        for place in range(len(indices))
+        if not any(_cell(batch[column][place]) in cells for column, cells in left_out.items())
+    ]
+    indices = [indices[place] for place in kept]
+    batch = {column: [cells[place] for place in kept] for column, cells in batch.items()}
     for column in text_columns.values():
-        check_texts(batch[column], where, column, first_row=indices[0] + 1)
+        for index, text in zip(indices, batch[column], strict=True):
+            check_texts([text], where, column, first_row=index + 1)
     rows = {"row": [index + 1 for index in indices], **{role: batch[column] for role, column in text_columns.items()}}
     if label is not None:
         cells = zip(indices, batch[label.column], strict=True)
         rows["label"] = [label.read(value, declared, f"{where}, row {index + 1}") for index, value in cells]
     return rows
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else label_text(value)
 
 
 def _encode_batch(
