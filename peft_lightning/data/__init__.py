@@ -2,8 +2,20 @@
 
 from peft_lightning.data.amazon_polarity import AmazonPolarity
 from peft_lightning.data.base import Benchmark
+from peft_lightning.data.choices import ChoiceDataModule
+from peft_lightning.data.copa import COPA
 from peft_lightning.data.rotten_tomatoes import RottenTomatoes
+from peft_lightning.data.swag import SWAG
 from peft_lightning.data.text import TextDataModule
 from peft_lightning.data.text_classification import TextClassification
 
-__all__ = ["AmazonPolarity", "Benchmark", "RottenTomatoes", "TextClassification", "TextDataModule"]
+__all__ = [
+    "COPA",
+    "SWAG",
+    "AmazonPolarity",
+    "Benchmark",
+    "ChoiceDataModule",
+    "RottenTomatoes",
+    "TextClassification",
+    "TextDataModule",
+]

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
@@ -18,6 +27,7 @@ _SPLIT_STEMS = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
+    "val": "validation",
     "dev": "validation",
     "test": "test",
 }
@@ -68,11 +78,16 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         datasets_logging.set_verbosity(verbosity)
 
 
-def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
+def read_source(source: str, revision: str | None = None, config: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
-    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
-    laid out as on the Hub.
+    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid`, `val` and `dev`),
+    or is laid out as on the Hub.
+
+    Args:
+        source: Hub id or directory.
+        revision: Branch, tag or commit on the Hub.
+        config: Which configuration of the dataset to read, of several; a directory need not have any.
 
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
@@ -83,7 +98,9 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         if files:
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision)
+        if config and directory.is_dir() and config not in get_dataset_config_names(source):
+            config = None
+        loaded = load_dataset(source, config, revision=revision)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -107,6 +124,26 @@ def split_files(directory: Path) -> dict[str, Path]:
                 raise UserError(f"{found[split]} and {path} are both the {split} split; keep one of them.")
             found[split] = path
     return found
+
+
+def check_field_counts(path: Path) -> None:
+    """Checks that every row of a CSV file has as many fields as its header; other files are left alone.
+
+    Raises:
+        UserError: A row has not.
+    """
+    if path.suffix.lower() != ".csv":
+        return
+    # Bytes that are no UTF-8 are for `read_file` to name.
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        records = (record for record in csv.reader(file) if record)
+        header = next(records, [])
+        for row, record in enumerate(records, start=1):
+            if len(record) != len(header):
+                raise UserError(
+                    f"{path}, row {row} has {len(record)} fields and the header {len(header)}; correct the row, and "
+                    "quote fields that hold a comma."
+                )
 
 
 def label_names(table: Dataset, column: str) -> list[str] | None:
@@ -193,6 +230,9 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = (record for record in csv.reader(file, **dialect) if record)
         names = list(column_names or next(records, []))
+        # So pandas writes its index.
+        indexed = not column_names and names[:1] == [""]
+        names = ["index", *names[1:]] if indexed else names
         first = next(records, names)
     if len(set(names)) < len(names) or "" in names:
         raise UserError(
@@ -203,7 +243,7 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
         raise UserError(
             f"{path}, row 1 has {len(first)} fields and the header {len(names)}; quote fields that hold a delimiter."
         )
-    header = {"column_names": names, "header": None} if column_names else {}
+    header = {"column_names": names, "header": 0 if indexed else None} if column_names or indexed else {}
     features = Features({name: Value("string") for name in names})
     return {**dialect, **header, "features": features, "keep_default_na": False}
 

@@ -6,8 +6,12 @@ from typing import Any
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
 from peft_lightning.tasks.classification import Classification
+from peft_lightning.tasks.multiple_choice import MultipleChoice
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "multiple_choice": MultipleChoice,
+}
 
 
 def build_task(description: Mapping[str, Any]) -> Task:
@@ -29,4 +33,4 @@ def build_task(description: Mapping[str, Any]) -> Task:
         raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
 
 
-__all__ = ["TASKS", "Batch", "Classification", "Task", "build_task"]
+__all__ = ["TASKS", "Batch", "Classification", "MultipleChoice", "Task", "build_task"]
