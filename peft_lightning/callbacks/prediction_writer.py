@@ -14,7 +14,7 @@ class PredictionWriter(Callback):
 
     A line has `row`, its number in the published table, the texts, `true`, the label there if there is one, and what
     the task decodes: for classification `label` and `scores`. Of benchmarks that are evaluated on several splits each
-    has a file: `predictions_mismatched.jsonl`.
+    has a file: `predictions_mismatched.jsonl`. Beside it stand the formats that the benchmark's own tools read.
 
     Args:
         run: Where to write.
@@ -49,8 +49,11 @@ class PredictionWriter(Callback):
                 torch.distributed.all_gather_object(gathered, decoded)
                 decoded = [entry for part in gathered for entry in part]
             if trainer.is_global_zero:
-                lines = [
-                    json.dumps({**datamodule.example(split, index), **prediction}, ensure_ascii=False)
+                rows = [
+                    {**datamodule.example(split, index), **prediction}
                     for index, prediction in sorted(decoded, key=lambda entry: entry[0])
                 ]
-                write_text(self.run.predictions_of(name), "\n".join(lines) + "\n")
+                path = self.run.predictions_of(name)
+                write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                for ending, content in datamodule.written(rows).items():
+                    write_text(path.with_suffix(ending), content)

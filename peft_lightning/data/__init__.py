@@ -3,6 +3,7 @@
 from peft_lightning.data.amazon_polarity import AmazonPolarity
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.choices import ChoiceDataModule
+from peft_lightning.data.conll import CoNLL
 from peft_lightning.data.copa import COPA
 from peft_lightning.data.rotten_tomatoes import RottenTomatoes
 from peft_lightning.data.swag import SWAG
@@ -15,6 +16,7 @@ __all__ = [
     "AmazonPolarity",
     "Benchmark",
     "ChoiceDataModule",
+    "CoNLL",
     "RottenTomatoes",
     "TextClassification",
     "TextDataModule",

@@ -119,6 +119,10 @@ class Benchmark(LightningDataModule):
         """What predictions of a row show of it: its number, its texts, and as `true` what was asked for, if known."""
         return dict(self.table(split)[index])
 
+    def written(self, predictions: list[dict[str, Any]]) -> dict[str, str]:
+        """Further files of the predictions of a set, as its publisher's tools read them: ending -> content."""
+        return {}
+
     # Splits
 
     def table(self, split: str) -> Dataset:

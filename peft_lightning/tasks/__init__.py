@@ -7,10 +7,12 @@ from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
 from peft_lightning.tasks.classification import Classification
 from peft_lightning.tasks.multiple_choice import MultipleChoice
+from peft_lightning.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "multiple_choice": MultipleChoice,
+    "token_classification": TokenClassification,
 }
 
 
@@ -33,4 +35,4 @@ def build_task(description: Mapping[str, Any]) -> Task:
         raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
 
 
-__all__ = ["TASKS", "Batch", "Classification", "MultipleChoice", "Task", "build_task"]
+__all__ = ["TASKS", "Batch", "Classification", "MultipleChoice", "Task", "TokenClassification", "build_task"]
