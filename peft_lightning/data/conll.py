@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.columns import published_files, read_columns
-from peft_lightning.data.files import read_source
+from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.data.words import check_words, encode_words, padded_words
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import OUTSIDE
@@ -42,7 +42,7 @@ class CoNLL(Benchmark):
     def __init__(
         self,
         source: str = "eriktks/conll2003",
-        revision: str | None = "refs/convert/parquet",
+        revision: str | None = CONVERTED,
         label_column: str | None = None,
         labels: Sequence[str] | None = None,
         **kwargs: Any,
@@ -92,8 +92,9 @@ class CoNLL(Benchmark):
                 f"The tokenizer of backbone '{self.backbone}' does not say which word a token belongs to; choose a "
                 "backbone with a tokenizer.json."
             )
-        whole: Any = tokenizer.backend_tokenizer.pre_tokenizer
-        for step in whole if isinstance(whole, pre_tokenizers.Sequence) else [whole]:
+        first: Any = tokenizer.backend_tokenizer.pre_tokenizer
+        steps: list[Any] = list(first) if isinstance(first, pre_tokenizers.Sequence) else [first]  # type: ignore[call-overload]
+        for step in steps:
             if isinstance(step, pre_tokenizers.ByteLevel):
                 step.add_prefix_space = True
         return tokenizer

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from datasets import Dataset
 
 from peft_lightning.data.choices import ChoiceDataModule, Compose
-from peft_lightning.data.files import read_source
+from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.errors import UserError
 
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
@@ -32,6 +32,8 @@ class COPA(ChoiceDataModule):
     Args:
         source: Hub id; or a directory with SuperGLUE's `train.jsonl`, `val.jsonl` and `test.jsonl` of COPA, or laid out
             as on the Hub.
+        revision: Branch, tag or commit on the Hub; by default the Hub's own conversion to Parquet, as the
+            repository of SuperGLUE holds a script, which `datasets` no longer runs.
         wording: What stands behind the premise: a `question`, "What was the cause of this?" or "What happened as a
             result?"; or a `conjunction`, "because" or "so", as in the official code of P-Tuning v2.
         kwargs: Arguments of `ChoiceDataModule`.
@@ -43,10 +45,11 @@ class COPA(ChoiceDataModule):
     def __init__(
         self,
         source: str = "aps/super_glue",
+        revision: str | None = CONVERTED,
         wording: Literal["question", "conjunction"] = "question",
         **kwargs: Any,
     ):
-        super().__init__(source=source, **kwargs)
+        super().__init__(source=source, revision=revision, **kwargs)
         self.wording = wording
 
     @property

@@ -23,6 +23,8 @@ from datasets.utils import logging as datasets_logging
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+# Where the Hub keeps its own conversion to Parquet of a dataset that may be a script, which `datasets` no longer runs.
+CONVERTED = "refs/convert/parquet"
 _SPLIT_STEMS = {
     "train": "train",
     "validation": "validation",
@@ -98,9 +100,7 @@ def read_source(source: str, revision: str | None = None, config: str | None = N
         if files:
             return {split: read_file(path) for split, path in files.items()}
     try:
-        if config and directory.is_dir() and config not in get_dataset_config_names(source):
-            config = None
-        loaded = load_dataset(source, config, revision=revision)
+        loaded = load_dataset(source, revision=revision, **(_part(source, revision, config) if config else {}))
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -108,6 +108,16 @@ def read_source(source: str, revision: str | None = None, config: str | None = N
         ) from error
     assert isinstance(loaded, DatasetDict)
     return dict(loaded)
+
+
+def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
+    """How one configuration is asked for: by its name, or where the names are not written down by its directory."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return {"data_dir" if revision == CONVERTED else "name": config}
+    if config in get_dataset_config_names(source):
+        return {"name": config}
+    return {"data_dir": config} if (directory / config).is_dir() else {}
 
 
 def split_files(directory: Path) -> dict[str, Path]:

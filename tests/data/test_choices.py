@@ -121,9 +121,10 @@ def test_copies_laid_out_as_on_the_hub(tmp_path, tokens):
     data = COPA(source=str(tmp_path), **tokens)
     assert [data.example("train", row)["true"] for row in (0, 1)] == [1, 0]
     assert [row["choices"] for row in data.table("test")] == [["c", "e"], ["d", "f"]]
-    # A directory of one configuration alone has no name for it.
-    alone = COPA(source=str(tmp_path / "copa"), **tokens)
-    assert alone.table("train").to_list() == data.table("train").to_list()
+    # The Hub's conversion to Parquet does not say what the configurations are called; one alone has no name.
+    (tmp_path / "README.md").unlink()
+    for source in (tmp_path, tmp_path / "copa"):
+        assert COPA(source=str(source), **tokens).table("train").to_list() == data.table("train").to_list()
 
 
 @pytest.fixture

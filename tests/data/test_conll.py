@@ -59,7 +59,8 @@ def tokens(tiny):
 
 def test_sentences_of_the_publishers_file(tmp_path, tokens):
     (tmp_path / "train.txt").write_text(
-        "-DOCSTART- -X- -X- O\n\nU.N. NNP I-NP I-ORG\nofficial NN I-NP O\n\n\nEkeus\tNNP\tI-NP\tI-PER\nBaghdad x y I-LOC"
+        "-DOCSTART- -X- -X- O\n\nU.N. NNP I-NP I-ORG\nofficial NN I-NP O\n\n\n"
+        "Ekeus\tNNP\tI-NP\tI-PER\nBaghdad x y I-LOC"
     )
     data = CoNLL(source=str(tmp_path), **tokens)
     assert data.labels == ["O", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-PER", "I-PER"]
@@ -72,7 +73,7 @@ def test_sentences_of_the_publishers_file(tmp_path, tokens):
 def test_both_schemes_and_both_sets_of_names_are_one(conll, tmp_path, tokens):
     write_conll(tmp_path, ("eng.train", "eng.testa", "eng.testb"), as_iob1)
     bio, iob1 = CoNLL(source=str(conll), **tokens), CoNLL(source=str(tmp_path), **tokens)
-    assert any("I-" in line for line in (tmp_path / "eng.train").read_text().splitlines()[2:3] + ["I-"])
+    assert (tmp_path / "eng.train").read_text().count(" B-") < (conll / "train.txt").read_text().count(" B-")
     for split in ("train", "validation", "test"):
         assert bio.table(split).to_list() == iob1.table(split).to_list()
     assert bio.labels == LABELS
@@ -238,7 +239,7 @@ def test_a_wrong_row_is_named(tokens, tmp_path, row, words):
 def test_unlabelled_rows_and_missing_columns_are_named(tokens, tmp_path):
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))})
     Dataset.from_dict({"tokens": [["a"]], "ner_tags": [[-1]]}, features).to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="row 1, word 1: column 'ner_tags' holds -1, .* can only be predicted"):
+    with pytest.raises(UserError, match=r"row 1, word 1: column 'ner_tags' holds -1, .* can only be predicted"):
         CoNLL(source=str(tmp_path), **tokens).table("train")
     with pytest.raises(UserError, match="no column pos_tags; its columns are tokens, ner_tags"):
         CoNLL(source=str(tmp_path), label_column="pos_tags", **tokens).table("train")

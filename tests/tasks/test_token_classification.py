@@ -116,6 +116,8 @@ def test_padding_and_other_sentences_change_nothing(tiny, model_type, model):
         pytest.skip("DeBERTa takes no prefixes")
     options = {"LoReFT": {"last_positions": 1}, "PTuning": {"template": [2, 2, 1]}}.get(model, {})
     options |= {"prompt_length": 5} if model in ("PromptTuning", "PTuning", "PTuningV2") else {}
+    if (model_type, model) == ("llama", "PTuningV2"):
+        options["shift_positions"] = False
     torch.manual_seed(0)
     method = getattr(methods, model)(task=TASK, backbone=str(tiny(model_type)), **options).eval()
     with torch.no_grad():
@@ -150,7 +152,9 @@ def test_the_pipeline_finds_entities_and_cuts(tiny):
     method = methods.LinearProbe(task=TASK | {"max_length": 5}, backbone=str(tiny()))
     with torch.no_grad():
         method.backbone.model.classifier.bias.copy_(torch.tensor([0.0, 0.0, 99.0, 0.0, 0.0]))
-    [entity] = method.pipeline()("the film was great fun")
+    # What a word is transformers knows of WordPiece only; elsewhere it goes by blanks, and says so.
+    with pytest.warns(UserWarning, match="does not support real words"):
+        [entity] = method.pipeline()("the film was great fun")
     assert (entity["entity_group"], entity["word"]) == ("PER", "the film was")
 
 
