@@ -52,7 +52,11 @@ def read_columns(path: Path) -> Dataset:
         options = {"path": str(path), "digest": hashlib.sha256(content).hexdigest()}
         return Dataset.from_generator(_sentences, features=Features(_FEATURES), gen_kwargs=options)
     except DatasetGenerationError as error:
-        raise (error.__cause__ or error) from None
+        if not isinstance(error.__cause__, UserError):
+            raise
+        # An error of its own: the cause cannot be raised in the handling of what it is the cause of.
+        sentence = str(error.__cause__)
+    raise UserError(sentence)
 
 
 def _sentences(path: str, digest: str) -> Iterator[dict[str, Any]]:

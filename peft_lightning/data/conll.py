@@ -138,7 +138,8 @@ class CoNLL(Benchmark):
     def example(self, split: str, index: int) -> dict[str, Any]:
         """Number, words, and their true tags."""
         row = super().example(split, index)
-        return {**row, "true": [self.labels[tag] for tag in row.pop("tags")]}
+        true = [self.labels[tag] for tag in row.pop("tags")]
+        return {**row, "true": true}
 
     def written(self, predictions: list[dict[str, Any]]) -> dict[str, str]:
         """A file that conlleval reads: `word true predicted`, a line a word."""
