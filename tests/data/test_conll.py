@@ -178,7 +178,6 @@ def test_whole_runs(command, conll, tmp_path, model_type, model, options):
     assert written == [
         [list(word) for word in zip(row["tokens"], row["true"], row["tags"], strict=True)] for row in rows
     ]
-    assert metrics["val/f1"] > (0.5 if model == "Houlsby" and model_type == "bert" else -1)
 
 
 def f1_of(pairs):
