@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from peft_lightning.backbone.architectures import architecture
@@ -90,6 +90,10 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
     Raises:
         UserError: The name leads to no backbone, or its file lacks tensors of the model itself.
     """
+    kind = model_type(name, revision)
+    places = architecture(kind)
+    if CONFIG_MAPPING[kind] not in task.auto_model._model_mapping:
+        raise _no_head(name, kind, task, "has none")
     with _named_errors(name, revision), _quiet_transformers():
         model, report = task.auto_model.from_pretrained(
             resolve(name),
@@ -99,6 +103,10 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             output_loading_info=True,
             **task.model_options(),
         )
+    inside = {path for path, _ in model.base_model.named_modules()}
+    left_out = [stack.path for stack in places.stacks if stack.path not in inside]
+    if left_out:
+        raise _no_head(name, kind, task, f"has one, {type(model).__name__}, without the layers {left_out[0]}")
     reshaped = {key for key, *_ in report["mismatched_keys"]}
     fresh = set(report["missing_keys"]) | reshaped
     base = f"{model.base_model_prefix}."
@@ -109,10 +117,18 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} model "
             f"itself {fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
         )
-    if architecture(model.config.model_type).causal:
+    if places.causal:
         # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.
         model.config.pad_token_id = load_tokenizer(name, revision).pad_token_id
     return model.train(), frozenset(fresh)
+
+
+def _no_head(name: str, kind: str, task: "Task", found: str) -> UserError:
+    return UserError(
+        f"Backbone '{name}' is of model type '{kind}', and the task {type(task).__name__} needs a model that "
+        f"transformers does not have for it: {task.auto_model.__name__} {found}; choose another backbone, for example "
+        "a BERT or a RoBERTa."
+    )
 
 
 def model_type(name: str, revision: str | None = None) -> str:

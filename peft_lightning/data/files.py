@@ -7,17 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+# Where the Hub keeps its own conversion to Parquet of a dataset that may be a script, which `datasets` no longer runs.
+CONVERTED = "refs/convert/parquet"
 _SPLIT_STEMS = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
+    "val": "validation",
     "dev": "validation",
     "test": "test",
 }
@@ -71,22 +83,23 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
 def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
-    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
-    laid out as on the Hub.
+    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid`, `val` and `dev`),
+    itself or in a folder `name`, or is laid out as on the Hub.
 
     Args:
         source: Hub id or directory.
         revision: Branch, tag or commit on the Hub.
-        name: Which of the configurations that it holds; in a directory a folder, if that holds one file a split.
+        name: Which configuration of the dataset to read, of several.
 
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
     """
-    directory = Path(source) / (name or "")
-    if directory.is_dir() and (files := split_files(directory)):
-        return {split: read_file(path) for split, path in files.items()}
+    root = Path(source)
+    for directory in (root / (name or ""), root):
+        if directory.is_dir() and (files := split_files(directory)):
+            return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, name, revision=revision)
+        loaded = load_dataset(source, revision=revision, **(_part(source, revision, name) if name else {}))
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -129,6 +142,16 @@ def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack:
     return short
 
 
+def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
+    """How one configuration is asked for: by its name, or where the names are not written down by its directory."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return {"data_dir" if revision == CONVERTED else "name": config}
+    if config in get_dataset_config_names(source):
+        return {"name": config}
+    return {"data_dir": config} if (directory / config).is_dir() else {}
+
+
 def split_files(directory: Path) -> dict[str, Path]:
     """The files in a directory that are named like splits.
 
@@ -143,6 +166,26 @@ def split_files(directory: Path) -> dict[str, Path]:
                 raise UserError(f"{found[split]} and {path} are both the {split} split; keep one of them.")
             found[split] = path
     return found
+
+
+def check_field_counts(path: Path) -> None:
+    """Checks that every row of a CSV file has as many fields as its header; other files are left alone.
+
+    Raises:
+        UserError: A row has not.
+    """
+    if path.suffix.lower() != ".csv":
+        return
+    # Bytes that are no UTF-8 are for `read_file` to name.
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        records = (record for record in csv.reader(file) if record)
+        header = next(records, [])
+        for row, record in enumerate(records, start=1):
+            if len(record) != len(header):
+                raise UserError(
+                    f"{path}, row {row} has {len(record)} fields and the header {len(header)}; correct the row, and "
+                    "quote fields that hold a comma."
+                )
 
 
 def label_names(table: Dataset, column: str) -> list[str] | None:
@@ -229,6 +272,9 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = (record for record in csv.reader(file, **dialect) if record)
         names = list(column_names or next(records, []))
+        # So pandas writes its index.
+        indexed = not column_names and names[:1] == [""]
+        names = ["index", *names[1:]] if indexed else names
         first = next(records, names)
     if len(set(names)) < len(names) or "" in names:
         raise UserError(
@@ -239,7 +285,7 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
         raise UserError(
             f"{path}, row 1 has {len(first)} fields and the header {len(names)}; quote fields that hold a delimiter."
         )
-    header = {"column_names": names, "header": None} if column_names else {}
+    header = {"column_names": names, "header": 0 if indexed else None} if column_names or indexed else {}
     features = Features({name: Value("string") for name in names})
     return {**dialect, **header, "features": features, "keep_default_na": False}
 

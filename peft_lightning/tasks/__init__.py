@@ -9,6 +9,14 @@ from peft_lightning.tasks.classification import Classification
 from peft_lightning.tasks.regression import Regression
 
 TASKS: dict[str, type[Task]] = {"classification": Classification, "regression": Regression}
+from peft_lightning.tasks.multiple_choice import MultipleChoice
+from peft_lightning.tasks.token_classification import TokenClassification
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "multiple_choice": MultipleChoice,
+    "token_classification": TokenClassification,
+}
 
 
 def build_task(description: Mapping[str, Any]) -> Task:
@@ -31,3 +39,4 @@ def build_task(description: Mapping[str, Any]) -> Task:
 
 
 __all__ = ["TASKS", "Batch", "Classification", "Regression", "Task", "build_task"]
+__all__ = ["TASKS", "Batch", "Classification", "MultipleChoice", "Task", "TokenClassification", "build_task"]
