@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from peft_lightning.backbone.architectures import architecture
+from peft_lightning.backbone.architectures import ARCHITECTURES, architecture
+from peft_lightning.backbone.sites import base_prefix
 from peft_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,8 +89,10 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
         pooler. They are freshly initialised and mean nothing before training.
 
     Raises:
-        UserError: The name leads to no backbone, or its file lacks tensors of the model itself.
+        UserError: The name leads to no backbone, its architecture cannot do the task, or its file lacks tensors of the
+            model itself.
     """
+    _check_task(name, task, revision)
     with _named_errors(name, revision), _quiet_transformers():
         model, report = task.auto_model.from_pretrained(
             resolve(name),
@@ -101,7 +104,7 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
         )
     reshaped = {key for key, *_ in report["mismatched_keys"]}
     fresh = set(report["missing_keys"]) | reshaped
-    base = f"{model.base_model_prefix}."
+    base = "" if task.pretrained_head else base_prefix(model)
     lost = sorted(key for key in fresh if key.startswith(base) and not key.startswith(f"{base}pooler."))
     if lost:
         fault = "have other sizes than its configuration says" if lost[0] in reshaped else "are missing"
@@ -113,6 +116,16 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
         # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.
         model.config.pad_token_id = load_tokenizer(name, revision).pad_token_id
     return model.train(), frozenset(fresh)
+
+
+def _check_task(name: str, task: "Task", revision: str | None) -> None:
+    kind = model_type(name, revision)
+    fitting = [known for known in sorted(ARCHITECTURES) if CONFIG_MAPPING[known] in task.auto_model._model_mapping]
+    if kind not in fitting:
+        raise UserError(
+            f"Backbone '{name}' is a {kind} model, which transformers cannot load as {task.auto_model.__name__}; for "
+            f"this data choose a backbone of one of the types {', '.join(fitting)}."
+        )
 
 
 def model_type(name: str, revision: str | None = None) -> str:

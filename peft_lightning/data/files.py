@@ -23,7 +23,7 @@ _SPLIT_STEMS = {
 }
 
 
-def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
+def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str | None = None) -> Dataset:
     """One CSV, TSV, JSON lines, Parquet or text file, memory-mapped from the cache of `datasets`.
 
     In a TSV file quotes are ordinary characters, as in the files of GLUE. A text file has one column, `text`, and a row
@@ -32,11 +32,12 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
     Args:
         path: The file; its ending says the format.
         column_names: The columns of a CSV file that has no header.
+        kind: The format where the ending does not say it: `csv`, `json`, `parquet` or `text`.
 
     Raises:
         UserError: The file is missing, empty, of another format, or cannot be parsed.
     """
-    kind = FORMATS.get(path.suffix.lower())
+    kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} is of no known format; give a file ending in {', '.join(FORMATS)}.")
     if not path.is_file():
@@ -68,11 +69,16 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         datasets_logging.set_verbosity(verbosity)
 
 
-def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
+def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
     A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
     laid out as on the Hub.
+
+    Args:
+        source: Hub id or directory.
+        revision: Branch, tag or commit on the Hub.
+        name: Which of the configurations of a Hub dataset.
 
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
@@ -83,7 +89,7 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         if files:
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision)
+        loaded = load_dataset(source, name, revision=revision)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "

@@ -6,8 +6,9 @@ from typing import Any
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
 from peft_lightning.tasks.classification import Classification
+from peft_lightning.tasks.sequence_to_sequence import SequenceToSequence
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {"classification": Classification, "sequence_to_sequence": SequenceToSequence}
 
 
 def build_task(description: Mapping[str, Any]) -> Task:
@@ -29,4 +30,4 @@ def build_task(description: Mapping[str, Any]) -> Task:
         raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
 
 
-__all__ = ["TASKS", "Batch", "Classification", "Task", "build_task"]
+__all__ = ["TASKS", "Batch", "Classification", "SequenceToSequence", "Task", "build_task"]
