@@ -46,6 +46,9 @@ class TextToText(Benchmark):
         kwargs: Arguments of `Benchmark`.
     """
 
+    # The column of a file that is predicted, where the benchmark does not leave its name to the user.
+    text_columns: Mapping[str, str] = {"text": "text"}
+
     def __init__(
         self,
         source: str,

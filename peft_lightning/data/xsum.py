@@ -23,6 +23,8 @@ class XSum(TextToText):
         kwargs: Arguments of `TextToText`.
     """
 
+    text_columns = {"text": "document"}
+
     def __init__(
         self,
         source: str = "EdinburghNLP/xsum",

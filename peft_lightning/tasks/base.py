@@ -96,3 +96,7 @@ class Task(ABC):
     @abstractmethod
     def pipeline(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> Pipeline:
         """A transformers pipeline that cuts inputs where training cut them."""
+
+    @abstractmethod
+    def read(self, output: Any) -> dict[str, Any]:
+        """What the pipeline, called with `top_k=None`, says of one text, as `decode` would say it."""

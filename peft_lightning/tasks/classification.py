@@ -105,3 +105,9 @@ class Classification(Task):
         return TextClassificationPipeline(
             model=model, tokenizer=tokenizer, device=device, truncation=True, max_length=self.max_length
         )
+
+    def read(self, output: Any) -> dict[str, Any]:
+        """The labels in the order of their numbers, which the pipeline sorts by score."""
+        found = {entry["label"]: entry["score"] for entry in output}
+        scores = {label: found[label] for label in self.labels}
+        return {"label": max(scores, key=scores.__getitem__), "scores": scores}

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MetricCollection
-from transformers import AutoModelForSeq2SeqLM, Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
@@ -23,6 +23,7 @@ from peft_lightning.tasks.text_metrics import (
     chrf,
     rouge,
 )
+from peft_lightning.tasks.text_to_text_pipeline import TextToTextPipeline
 
 PADDING = -100
 CORPUS_SCORES = {"bleu": {"bleu": bleu, "chrf": chrf}, "bleu_no_diacritics": {"bleu_no_diacritics": bleu_no_diacritics}}
@@ -127,7 +128,7 @@ class SequenceToSequence(Task):
             "use_cache": True,
             "max_length": None,
             "max_new_tokens": longest,
-            "min_length": 0,
+            "min_length": None,
             "min_new_tokens": min_new_tokens,
             "length_penalty": length_penalty,
             "no_repeat_ngram_size": no_repeat_ngram_size,
@@ -198,9 +199,22 @@ class SequenceToSequence(Task):
         """`{"prediction": text}` an example."""
         return [{"prediction": text} for text in output.texts]
 
-    def pipeline(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> Pipeline:
-        """A pipeline that writes a text for a text."""
-        raise NotImplementedError
+    def pipeline(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str) -> TextToTextPipeline:
+        """A pipeline that writes a text for a text, as evaluation does."""
+        if self.source_language is not None and hasattr(tokenizer, "src_lang"):
+            tokenizer.src_lang = self.source_language
+        return TextToTextPipeline(
+            model=model,
+            tokenizer=tokenizer,
+            device=device,
+            prefix=self.source_prefix,
+            cut_at=self.max_length,
+            generation=self.generation,
+        )
+
+    def read(self, output: Any) -> dict[str, Any]:
+        """The text that the pipeline has written."""
+        return dict(output)
 
     def _names(self) -> list[str]:
         groups = {"rouge": ROUGE, **CORPUS_SCORES}
