@@ -25,9 +25,10 @@ class TextToTextPipeline(Pipeline):
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         return {}, {}, {}
 
-    def preprocess(self, text: str, **kwargs: Any) -> Any:
-        """Tokens of one text."""
-        encoded = self.tokenizer(self.text_prefix + text, truncation=True, max_length=self.cut_at, return_tensors="pt")
+    def preprocess(self, text: str | Mapping[str, str], **kwargs: Any) -> Any:
+        """Tokens of one text, or of the `text` of a row."""
+        source = self.text_prefix + (text if isinstance(text, str) else text["text"])
+        encoded = self.tokenizer(source, truncation=True, max_length=self.cut_at, return_tensors="pt")
         return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
     def _forward(self, inputs: Any, **kwargs: Any) -> Any:

@@ -159,7 +159,7 @@ def test_mbart_is_told_both_languages(mbart, lines):
 
 
 def test_a_language_that_the_tokenizer_does_not_know_is_refused(mbart, lines):
-    with pytest.raises(UserError, match="target_language is 'ro', which the tokenizer .* does not know; .*as en_XX"):
+    with pytest.raises(UserError, match=r"target_language is 'ro', which the tokenizer .* does not know; .*as en_XX"):
         _ = WMT16(source=str(lines), target_language="ro", backbone=str(mbart)).task_description
 
 

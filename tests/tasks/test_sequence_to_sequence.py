@@ -157,7 +157,7 @@ def test_the_tied_head_is_pretrained_and_stays_as_it_is(method_on, model_type):
 
 
 def test_a_method_of_the_head_alone_is_refused(tiny):
-    with pytest.raises(UserError, match="LinearProbe would train nothing: .*choose another method"):
+    with pytest.raises(UserError, match=r"LinearProbe would train nothing: .*choose another method"):
         LinearProbe(backbone=str(tiny("t5")), task=TASK)
 
 
