@@ -19,6 +19,7 @@ from datasets import (
 )
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from peft_lightning.errors import UserError
 
@@ -35,7 +36,7 @@ _SPLIT_STEMS = {
 }
 
 
-def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
+def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str | None = None) -> Dataset:
     """One CSV, TSV, JSON lines, Parquet or text file, memory-mapped from the cache of `datasets`.
 
     In a TSV file quotes are ordinary characters, as in the files of GLUE. A text file has one column, `text`, and a row
@@ -44,11 +45,12 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
     Args:
         path: The file; its ending says the format.
         column_names: The columns of a CSV file that has no header.
+        kind: The format where the ending does not say it: `csv`, `json`, `parquet` or `text`.
 
     Raises:
         UserError: The file is missing, empty, of another format, or cannot be parsed.
     """
-    kind = FORMATS.get(path.suffix.lower())
+    kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} is of no known format; give a file ending in {', '.join(FORMATS)}.")
     if not path.is_file():
@@ -222,21 +224,33 @@ def split_rows(table: Dataset, sizes: Mapping[str, float | int], seed: int, wher
     Raises:
         UserError: A label has too few rows to be in every part, or a part is too large or too small.
     """
-    stratified = isinstance(table.features.get("label"), ClassLabel)
-    if stratified:
+    # Indices in memory: `Dataset.train_test_split` reads labels one by one, minutes for a million rows.
+    labels, rest, parts = None, np.arange(len(table)), {}
+    if isinstance(table.features.get("label"), ClassLabel):
         _check_label_counts(table, len(sizes) + 1, where)
-    parts, rest, total = {}, table, len(table)
+        labels = _column(table, "label")
     for name, size in sizes.items():
-        count = size if isinstance(size, int) else round(size * total)
+        count = size if isinstance(size, int) else round(size * len(table))
         try:
-            both = rest.train_test_split(count, stratify_by_column="label" if stratified else None, seed=seed)
+            left, taken = _draw(None if labels is None else labels[rest], len(rest), count, seed)
         except ValueError as error:
             raise UserError(
                 f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label "
                 f"is in both ({error}); give more rows, another size, or separate files for the splits."
             ) from error
-        parts[name], rest = both["test"], both["train"]
-    return {name: part.select(np.argsort(_column(part, "row"))) for name, part in {"train": rest, **parts}.items()}
+        parts[name], rest = rest[taken], rest[left]
+    return {name: table.select(np.sort(rows)) for name, rows in {"train": rest, **parts}.items()}
+
+
+def _draw(labels: np.ndarray | None, rows: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is left, and what is taken, as `Dataset.train_test_split` draws it."""
+    if not 0 < count < rows:
+        raise ValueError(f"{count} of {rows}")
+    generator = np.random.default_rng(seed)
+    if labels is not None:
+        return next(stratified_shuffle_split_generate_indices(labels, rows - count, count, rng=generator))
+    order = generator.permutation(rows)
+    return order[count:], order[:count]
 
 
 def content_hash(table: Dataset) -> str:

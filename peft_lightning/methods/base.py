@@ -81,6 +81,11 @@ class AdaptationMethod(LightningModule):
         self.backbone = Backbone(backbone, self.task, revision, gradient_checkpointing)
         self.adapt(self.backbone)
         self._check_declared()
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError(
+                f"{type(self).__name__} would train nothing: it trains the head alone, and the task "
+                f"'{task['type']}' has none of its own; choose another method."
+            )
         self._trained = trained_names(self, [insertion.module for insertion in self.backbone.insertions])
         # The frozen part is not in the file; `load_state_dict` checks the rest, so strictness would only be in the way.
         self.strict_loading = False
@@ -159,12 +164,13 @@ class AdaptationMethod(LightningModule):
                 f"{self.virtual_tokens} virtual tokens leave nothing of the {self.backbone.position_room} positions of "
                 f"backbone '{self.backbone.name}' to the text; give a smaller --model.prompt_length."
             )
-        if self.task.max_length > room:
-            virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
-            raise UserError(
-                f"max_length is {self.task.max_length}, and backbone '{self.backbone.name}' has positions for {room} "
-                f"tokens{virtual}; give --data.max_length {room} or less."
-            )
+        virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
+        for option, length in self.task.longest.items():
+            if length > room:
+                raise UserError(
+                    f"{option} is {length}, and backbone '{self.backbone.name}' has positions for {room} "
+                    f"tokens{virtual}; give --data.{option} {room} or less."
+                )
 
     @property
     def virtual_tokens(self) -> int:

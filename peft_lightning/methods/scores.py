@@ -34,7 +34,7 @@ class Scores(nn.Module):
     def count(self, output: Any, batch: Batch) -> None:
         """Adds one batch."""
         self.task.update(self.metrics, output, batch)
-        self.loss.update(self.task.loss(output, batch), weight=self.task.size(batch))
+        self.loss.update(self.task.loss(output, batch), weight=self.task.weight(batch))
 
     @property
     def named(self) -> dict[str, Metric]:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from peft_lightning.data import TextDataModule
 from peft_lightning.data.files import read_file, require_column
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
@@ -27,9 +26,10 @@ def predict_file(
     device: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes one JSON line a text: `text`, perhaps `text_pair`, and `label` and `scores` by label, or `score`.
+    """Writes one JSON line a text: `text`, perhaps `text_pair`, and what the task reads from the pipeline.
 
-    The scores are those of `load_run(RUN).pipeline()`.
+    That is `label` and `scores` by label, or `score`, or `prediction`, the text that was written, from
+    `load_run(RUN).pipeline()`.
 
     Args:
         run: A finished run.
@@ -87,10 +87,10 @@ def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
     """The text columns that the run's DataModule reads.
 
     Raises:
-        UserError: It reads something else than texts, or pairs of them, with labels.
+        UserError: It reads something else than texts, or pairs of them.
     """
     datamodule = _import(data["class_path"])(**data.get("init_args", {}))
-    if not isinstance(datamodule, TextDataModule):
+    if not hasattr(datamodule, "text_columns"):
         raise UserError(
             f"The run was trained on {type(datamodule).__name__}, whose examples are no single texts; give files of "
             "that format as predict RUN --data.source DIRECTORY."

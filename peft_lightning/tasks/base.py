@@ -1,7 +1,7 @@
 """What every task answers: which model, which loss, which metrics, how to read the output."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -27,9 +27,11 @@ class Task(ABC):
 
     Attributes:
         auto_model: The transformers class whose `from_pretrained` builds the model.
+        pretrained_head: Whether the backbone was pretrained with the head, which then stays frozen like the rest.
     """
 
     auto_model: ClassVar[Any]
+    pretrained_head: ClassVar[bool] = False
 
     def __init__(self, max_length: int, monitor: str, mode: str, also: Sequence[str] = ()):
         self.max_length = max_length
@@ -41,6 +43,16 @@ class Task(ABC):
     def label_names(self) -> Sequence[str]:
         """The names of the labels, if the task has any."""
         return []
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """How metrics are computed that are computed differently elsewhere: name -> recipe or signature."""
+        return {}
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """The most tokens that the backbone reads at once, by the option of the data that says so."""
+        return {"max_length": self.max_length}
 
     @abstractmethod
     def model_options(self) -> dict[str, Any]:
@@ -54,8 +66,17 @@ class Task(ABC):
         """The number of examples in a batch."""
         return len(batch["input_ids"])
 
-    def answer(self, method: Callable[[Batch], Any], batch: Batch) -> Any:
-        """What evaluation counts and predictions are read from: the output of the method."""
+    def weight(self, batch: Batch) -> int:
+        """What the loss of a batch counts in the mean loss over an evaluated set: by default its examples."""
+        return self.size(batch)
+
+    def answer(self, method: Any, batch: Batch) -> Any:
+        """What evaluation counts and predictions are read from: the output of the method.
+
+        Args:
+            method: The method; `method(batch)` is the output of its model, `method.backbone` the backbone.
+            batch: The batch.
+        """
         return method(batch)
 
     @abstractmethod

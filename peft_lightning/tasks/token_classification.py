@@ -75,7 +75,7 @@ class TokenClassification(Task):
         """All but the words and their tags."""
         return {name: tensor for name, tensor in batch.items() if name not in ("words", "tags")}
 
-    def size(self, batch: Batch) -> int:
+    def weight(self, batch: Batch) -> int:
         """The number of words that the loss is the mean of."""
         return int((batch["words"] >= 0).sum())
 

@@ -145,6 +145,18 @@ def test_splits_are_stratified_disjoint_and_repeatable():
     assert again["test"]["row"][:] == parts["test"]["row"][:] != other["test"]["row"][:]
 
 
+@pytest.mark.parametrize("stratified", [True, False])
+def test_splits_are_those_of_datasets(stratified):
+    table = labelled([300, 100])
+    table = table if stratified else table.remove_columns("label")
+    both = table.train_test_split(40, stratify_by_column="label" if stratified else None, seed=3)
+    again = both["train"].train_test_split(30, stratify_by_column="label" if stratified else None, seed=3)
+    parts = split_rows(table, {"validation": 40, "test": 30}, seed=3, where="t.csv")
+    assert parts["validation"]["row"][:] == sorted(both["test"]["row"][:])
+    assert parts["test"]["row"][:] == sorted(again["test"]["row"][:])
+    assert parts["train"]["row"][:] == sorted(again["train"]["row"][:])
+
+
 def test_a_split_that_is_too_small_is_refused():
     with pytest.raises(UserError, match=r"t\.csv: a validation split of 1 rows cannot be taken from 6 rows"):
         split_rows(labelled([4, 2]), {"validation": 1}, seed=0, where="t.csv")

@@ -89,7 +89,7 @@ def test_words_that_are_cut_count_as_outside_and_are_no_part_of_the_loss():
     labels = torch.full((2, 5), -100)
     labels[0, 1], labels[0, 3], labels[1, 2] = 1, 2, 3
     assert task.loss(output, batch).item() == pytest.approx(F.cross_entropy(logits.mT, labels).item())
-    assert task.size(batch) == 3
+    assert task.weight(batch) == 3
     assert task.decode(output, batch) == [{"tags": ["B-PER", "I-PER", "O"]}, {"tags": ["B-LOC"]}]
     metrics = task.metrics()
     task.update(metrics, output, batch)
