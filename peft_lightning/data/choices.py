@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from peft_lightning.data.base import Benchmark
 from peft_lightning.data.files import label_names
+from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
@@ -17,19 +17,11 @@ from peft_lightning.errors import UserError
 Compose = Callable[[Mapping[str, list]], tuple[list[str], list[list[str]]]]
 
 
-class ChoiceDataModule(Benchmark):
+class ChoiceDataModule(HeldOut):
     """Contexts, to each of them the same number of choices, and which of these is right.
 
-    The test splits of these benchmarks have no labels; they can only be predicted.
-
     Args:
-        source: Hub id or local directory.
-        validation_size: Number of training rows to hold out. Then they choose the checkpoint, and `test` goes over the
-            published validation split; by default that split validates, and there is nothing to test on.
-        kwargs: Arguments of `Benchmark`.
-
-    Raises:
-        UserError: The size is not positive.
+        kwargs: Arguments of `HeldOut`.
     """
 
     # The columns that may not be empty, and those that may.
@@ -38,12 +30,6 @@ class ChoiceDataModule(Benchmark):
     # Names of the choices as in the published table, in the order of their numbers.
     choices: ClassVar[list[str]]
     compose: Compose
-
-    def __init__(self, source: str, validation_size: int | None = None, **kwargs: Any):
-        super().__init__(source=source, **kwargs)
-        if validation_size is not None and validation_size < 1:
-            raise UserError(f"validation_size is {validation_size}; give at least 1.")
-        self.validation_size = validation_size
 
     @property
     def task_description(self) -> dict[str, Any]:
@@ -55,28 +41,6 @@ class ChoiceDataModule(Benchmark):
             "monitor": "accuracy",
             "mode": "max",
         }
-
-    @property
-    def split_off(self) -> dict[str, float | int]:
-        """The rows held out of the training split, if that is wanted."""
-        return {"held_out": self.validation_size} if self.validation_size else {}
-
-    def evaluated(self, stage: str) -> dict[str, str]:
-        """The published validation split, or the rows held out and then that split.
-
-        Raises:
-            UserError: There is nothing left to test on.
-        """
-        if stage == "predict":
-            return {"": "test"}
-        if not self.validation_size:
-            if stage == "test":
-                raise UserError(
-                    f"The test split of {type(self).__name__} has no published labels; give --data.validation_size N "
-                    "to validate on N training rows and test on the published validation split, or use predict."
-                )
-            return {"": "validation"}
-        return {"": "held_out" if stage == "validate" else "validation"}
 
     def check(self, split: str) -> Dataset:
         """Rows of `text`, `choices`, and in labelled splits the number of the right choice."""

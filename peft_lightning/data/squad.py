@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from datasets import Dataset
 
-from peft_lightning.data.base import Benchmark
 from peft_lightning.data.files import read_source
+from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.squad_files import read_squad, squad_files
 from peft_lightning.data.squad_rows import checked_questions
 from peft_lightning.data.windows import WindowCollator, Windowing, training_windows, whole_questions
@@ -22,7 +22,7 @@ from peft_lightning.errors import UserError
 HUB_IDS: Mapping[str, str] = {"1.1": "rajpurkar/squad", "2.0": "rajpurkar/squad_v2"}
 
 
-class SQuAD(Benchmark):
+class SQuAD(HeldOut):
     """Extractive question answering; exact match and F1 as the official evaluators count them, in percent.
 
     A context that is too long is cut into windows that share `doc_stride` tokens: the meaning of the word in
@@ -45,9 +45,7 @@ class SQuAD(Benchmark):
         max_answer_length: The most tokens of an answer.
         null_score_diff_threshold: In version 2.0 the best span is given unless the score of "no answer" is higher by
             more than this.
-        validation_size: Number of training questions held out for validation, so that the development questions are
-            the test; by default they are for validation, and there is no test.
-        kwargs: Arguments of `Benchmark`.
+        kwargs: Arguments of `HeldOut`.
 
     Raises:
         UserError: A size is too small, or windows are to share more than they have.
@@ -63,7 +61,6 @@ class SQuAD(Benchmark):
         n_best_size: int = 20,
         max_answer_length: int = 30,
         null_score_diff_threshold: float = 0.0,
-        validation_size: int | None = None,
         **kwargs: Any,
     ):
         if version not in HUB_IDS:
@@ -74,7 +71,6 @@ class SQuAD(Benchmark):
             ("max_query_length", max_query_length, 1),
             ("n_best_size", n_best_size, 1),
             ("max_answer_length", max_answer_length, 1),
-            ("validation_size", validation_size, 1),
         ):
             if value is not None and value < least:
                 raise UserError(f"{option} is {value}; give at least {least}.")
@@ -86,7 +82,6 @@ class SQuAD(Benchmark):
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
         self.null_score_diff_threshold = null_score_diff_threshold
-        self.validation_size = validation_size
 
     @cached_property
     def raw(self) -> dict[str, Dataset]:
@@ -97,23 +92,9 @@ class SQuAD(Benchmark):
             return {split: read_squad(path) for split, path in files.items()}
         return read_source(self.source, self.revision)
 
-    @property
-    def split_off(self) -> dict[str, float | int]:
-        """Training questions held out, if the development questions are the test."""
-        return {"held_out": self.validation_size} if self.validation_size else {}
-
-    def evaluated(self, stage: str) -> dict[str, str]:
-        """The development questions; with `validation_size` they are the test.
-
-        Raises:
-            UserError: There is no test without `validation_size`.
-        """
-        if stage == "test" and not self.validation_size:
-            raise UserError(
-                "SQuAD publishes no test split; use validate, or train with --data.validation_size, which holds "
-                "training questions out for validation and makes the development questions the test."
-            )
-        return {"": "held_out" if stage == "validate" and self.validation_size else "validation"}
+    def published(self, kind: str) -> dict[str, str]:
+        """The development questions, for the publisher keeps the test."""
+        return {"": "validation"}
 
     @property
     def task_description(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from peft_lightning.data.files import read_source
+from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
 from peft_lightning.data.readers import read_json_lines, require_columns
 from peft_lightning.data.text import TextDataModule
@@ -43,7 +44,7 @@ TASKS: dict[str, SuperGLUETask] = {
 }
 
 
-class SuperGLUE(TextDataModule):
+class SuperGLUE(HeldOut, TextDataModule):
     """A pair of texts, two or three classes; accuracy, and for CB also the unweighted mean of F1 over the classes.
 
     BoolQ's pair is question and passage. WiC's is `word: sentence1` and `word: sentence2`, as P-Tuning v2's official
@@ -54,12 +55,10 @@ class SuperGLUE(TextDataModule):
         source: Hub id; the publisher's unpacked archive, with `BoolQ/train.jsonl` and so on, or one task's directory of
             it; or a directory laid out as on the Hub.
         max_length: Number of tokens after which a pair is cut; of the longer text first.
-        validation_size: Number of training examples to hold out and to choose checkpoints by; `test` is then the
-            published validation split. Without it `validate` is that split, and there is no test.
-        kwargs: Arguments of `TextDataModule`.
+        kwargs: Arguments of `HeldOut`.
 
     Raises:
-        UserError: There is no such task, or `validation_size` is not positive.
+        UserError: There is no such task.
     """
 
     label_column = "label"
@@ -69,48 +68,26 @@ class SuperGLUE(TextDataModule):
         task: str,
         source: str = HUB,
         max_length: int = 128,
-        validation_size: int | None = None,
         **kwargs: Any,
     ):
         if task == "copa":
             raise UserError("task is 'copa', which is multiple choice; use --data=COPA.")
         if task not in TASKS:
             raise UserError(f"task is '{task}'; give one of {', '.join(TASKS)}, or use --data=COPA for copa.")
-        if validation_size is not None and validation_size < 1:
-            raise UserError(f"validation_size is {validation_size}; give at least 1.")
         super().__init__(source=source, max_length=max_length, **kwargs)
         self.task = task
-        self.published = TASKS[task]
-        self.validation_size = validation_size
-        self.text_columns = self.published.columns
+        self.facts = TASKS[task]
+        self.text_columns = self.facts.columns
 
     @property
     def labels(self) -> list[str]:
         """The labels, in the order of the Hub."""
-        return list(self.published.labels)
+        return list(self.facts.labels)
 
     @property
     def label_values(self) -> dict[str, int]:
         """Names or numbers."""
         return super().label_values | {str(number): number for number in range(len(self.labels))}
-
-    @property
-    def split_off(self) -> dict[str, float | int]:
-        """`held_out`, if `validation_size` is given."""
-        return {} if self.validation_size is None else {"held_out": self.validation_size}
-
-    def evaluated(self, stage: str) -> dict[str, str]:
-        """Validation is the published one, or the rows held out; test is the published validation split, or refused."""
-        if stage == "predict":
-            return {"": "test"}
-        if self.validation_size is not None:
-            return {"": "held_out" if stage == "validate" else "validation"}
-        if stage == "test":
-            raise UserError(
-                f"The labels of {self.task}'s test split are not published; give --data.validation_size, so that "
-                "training rows choose the checkpoint and `test` is the published validation split."
-            )
-        return {"": "validation"}
 
     def label_of(self, split: str) -> ClassColumn | None:
         """None for the test split, whose labels are not published."""
@@ -155,10 +132,10 @@ class SuperGLUE(TextDataModule):
     def _published_directory(self) -> Path | None:
         """Where the publisher's files of this task are, if the source holds them."""
         source = Path(self.source)
-        if (source / self.published.directory / FILES["train"]).is_file():
-            return source / self.published.directory
+        if (source / self.facts.directory / FILES["train"]).is_file():
+            return source / self.facts.directory
         # The Hub calls no file val.jsonl.
-        inside = (source / FILES["validation"]).is_file() or source.name == self.published.directory
+        inside = (source / FILES["validation"]).is_file() or source.name == self.facts.directory
         return source if source.is_dir() and inside else None
 
     def _published_splits(self, directory: Path) -> list[str]:
@@ -166,7 +143,7 @@ class SuperGLUE(TextDataModule):
             if not (directory / FILES[split]).is_file():
                 raise UserError(
                     f"File {directory / FILES[split]} does not exist; give the unpacked archive of SuperGLUE's "
-                    f"{self.published.directory}."
+                    f"{self.facts.directory}."
                 )
         return [split for split, name in FILES.items() if (directory / name).is_file()]
 

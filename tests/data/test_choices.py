@@ -184,7 +184,7 @@ def test_what_can_be_learnt_is_learnt(command, swag, tmp_path):
 def test_without_rows_held_out_there_is_nothing_to_test_on(command, copa, tmp_path, refused):
     main(command("COPA", copa))
     sentence = refused(["test", tmp_path / "run"])
-    assert "test split of COPA has no published labels; give --data.validation_size N" in sentence
+    assert "COPA publishes no labels of its test split: validate RUN" in sentence
 
 
 HEADER = "sent1,sent2,ending0,ending1,ending2,ending3,label\n"

@@ -158,7 +158,12 @@ def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused)
     write_cola(tmp_path)
     run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
     sentence = refused(["test", run.path])
-    for words in ("no labels of the test split of cola", "validate RUN", "glue-submission", "--data.validation_size"):
+    for words in (
+        "GLUE publishes no labels of its test split",
+        "validate RUN",
+        "predict RUN",
+        "--data.validation_size",
+    ):
         assert words in sentence
 
 

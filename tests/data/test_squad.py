@@ -340,7 +340,7 @@ def test_impossible_options_are_named(options, message):
 
 
 def test_there_is_no_test_split(squad):
-    with pytest.raises(UserError, match=r"SQuAD publishes no test split; .* --data.validation_size"):
+    with pytest.raises(UserError, match=r"SQuAD publishes no labels of its test split: .* --data.validation_size"):
         squad().test_dataloader()
 
 

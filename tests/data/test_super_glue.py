@@ -124,7 +124,7 @@ def test_fit_test_and_predict_from_the_command_line(tmp_path, fit, refused):
 def test_a_test_without_labels_is_refused(tmp_path, fit, refused):
     options = ["--data.task=cb", f"--data.source={write_published(tmp_path, 'cb')}"]
     run = fit(tmp_path / "run", *options, data="SuperGLUE", epochs=1)
-    assert "test split are not published; give --data.validation_size" in refused(["test", run])
+    assert "SuperGLUE publishes no labels of its test split" in refused(["test", run])
     assert {"val/accuracy", "val/f1"} <= set(RunDirectory(run).read_result()["metrics"])
 
 
