@@ -23,7 +23,7 @@ class Delimited:
     Args:
         delimiter: What stands between fields.
         quoted: Whether quotes hold fields together; otherwise they are ordinary characters.
-        encoding: Name of the encoding.
+        encoding: Name of the encoding, of files that are not UTF-8.
         header: Names of the columns where the file itself does not say them.
     """
 
@@ -109,9 +109,10 @@ def _generated(where: str, rows: Callable[..., Rows], features: Features, **opti
     try:
         return Dataset.from_generator(rows, features=features, gen_kwargs=options)
     except DatasetGenerationError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise UserError(f"{where} cannot be read: {error.__cause__ or error}") from error
+        # A fresh one: the cause of an error, raised while that is handled, would be its own context.
+        reason = error.__cause__ or error
+        sentence = str(reason) if isinstance(reason, UserError) else f"{where} cannot be read: {reason}"
+        raise UserError(sentence) from error
     except ValueError as error:  # of a table without rows `datasets` says that it corresponds to no data
         raise UserError(f"File {where} is empty; give a file with at least one row.") from error
     finally:
@@ -125,9 +126,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...], stamp: tuple[int, int]) -> Rows:
-    # Bytes that are not in the encoding are kept as lone surrogates, so that row and column can be told.
-    encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
+    # Copies of old files have often been converted since, and any bytes at all are valid latin-1.
+    encoding = "utf-8-sig" if layout.encoding == "utf-8" or _is_utf8(path) else layout.encoding
     row = 0
+    # Bytes that are not in the encoding are kept as lone surrogates, so that row and column can be told.
     with open(path, encoding=encoding, errors="surrogateescape", newline="") as file:
         reader = csv.reader(
             file, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
@@ -200,6 +202,16 @@ def _folder_rows(files: tuple[tuple[str, str], ...], encoding: str, stamps: tupl
         if not text.strip():
             raise UserError(f"File {name} (row {row}) is empty; correct it or remove it.")
         yield {"text": text, "label": label, "file": name}
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            while file.read(2**20):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _holds_bad_bytes(cell: str) -> bool:

@@ -31,7 +31,7 @@ def split_with_rare_labels(table: Dataset, sizes: Mapping[str, int], seed: int, 
         parts = split_rows(common, sizes, seed, where)
     except UserError:
         rank_zero_warn(f"{where} has too few rows for its labels to be in every split; the splits are drawn at random.")
-        parts = _at_random(common, sizes, seed, where)
+        return _at_random(table, sizes, seed, where)
     if rare.any():
         train = concatenate_datasets([parts["train"], table.select(np.flatnonzero(rare))])
         parts["train"] = train.select(np.argsort(train.with_format("numpy")["row"][:]))

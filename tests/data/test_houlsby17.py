@@ -304,3 +304,12 @@ def test_a_hub_copy_with_other_columns_is_refused(tmp_path):
         UserError, match=r"has no column 'sms'; its columns are body, label; give SMSSpamCollection \(UCI"
     ):
         Houlsby17("sms_spam", source=str(tmp_path)).table("train")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_files_that_were_converted_since_are_read_as_what_they_are(tmp_path, encoding, tiny):
+    rows = [("caf\u00e9 is warming", "Yes", "1") for _ in range(20)] + [("it is not", "No", "1") for _ in range(20)]
+    path = tmp_path / HOULSBY17_TASKS["global_warming"].file
+    write_csv(path, ("tweet", "existence", "existence.confidence"), rows, encoding)
+    data = Houlsby17(task="global_warming", source=str(path), backbone=str(tiny()))
+    assert data.table("train")["text"][0] == "caf\u00e9 is warming"

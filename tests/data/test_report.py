@@ -54,7 +54,7 @@ def test_a_wrong_row_is_named(check, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--data=Nothing"], ["no DataModule 'Nothing'", "GLUE, RottenTomatoes, TextClassification, or give"]),
+        (["--data=Nothing"], ["no DataModule 'Nothing'", "choose one of AmazonPolarity, COPA, CoNLL, GLUE, "]),
         (["--data=GLUE", "--data.task=sst5"], ["sst5"]),
         (["--data=TextClassification"], ["source"]),
     ],

@@ -221,7 +221,7 @@ def test_a_run_with_held_out_questions_is_tested_on_the_development_questions(fi
     assert "predictions.json exists; move it away first" in refused(["predict", tmp_path / "run"])
     (tmp_path / "texts.txt").write_text("a film\n", encoding="utf-8")
     texts = ["--input", tmp_path / "texts.txt", "--output", tmp_path / "out.jsonl"]
-    assert "trained on SQuAD, which is no table of texts" in refused(["predict", tmp_path / "run", *texts])
+    assert "trained on SQuAD, whose examples are no single texts" in refused(["predict", tmp_path / "run", *texts])
 
 
 # What is refused
