@@ -76,7 +76,7 @@ def test_equal_to_the_cache_of_transformers(model_type, tiny):
     """`past_key_values` shifts positions itself, so explicit positions are given to the plain model."""
     torch.manual_seed(0)
     backbone = Backbone(str(tiny(model_type)), TASK).eval()
-    prefixes = [Prefix(VIRTUAL, backbone.kv_heads, 8, init_std=1.0).eval() for _ in backbone.layers]
+    prefixes = [Prefix(VIRTUAL, *backbone.kv_heads(site), init_std=1.0).eval() for site in backbone.attention_sites]
     for site, prefix in zip(backbone.sites("attention"), prefixes, strict=True):
         backbone.prefix(site, prefix)
     tokenizer = load_tokenizer(str(tiny(model_type)))
@@ -111,7 +111,7 @@ def test_a_cache_of_earlier_tokens_gives_what_one_pass_gives(model_type, tiny):
     with torch.no_grad():
         before = bare(**source | {name: ids}, use_cache=False).last_hidden_state
         for site in backbone.attention_sites:
-            backbone.prefix(site, Prefix(VIRTUAL, backbone.kv_heads, backbone.head_size, init_std=1.0).eval())
+            backbone.prefix(site, Prefix(VIRTUAL, *backbone.kv_heads(site), init_std=1.0).eval())
         whole = bare(**source | {name: ids}, use_cache=False).last_hidden_state
         first = bare(**source | {name: ids[:, :4]}, use_cache=True)
         steps, cache = [first.last_hidden_state], first.past_key_values
