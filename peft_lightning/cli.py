@@ -20,13 +20,14 @@ import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
 from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
-from peft_lightning.data import TextDataModule
+from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
-from peft_lightning.runs import RunDirectory, comparison_table, default_run_directory, predict_file, print_summary
+from peft_lightning.runs import RunDirectory, default_run_directory, print_summary
 from peft_lightning.runs.directory import comparable
+from peft_lightning.verbs import OTHER_VERBS, label_file
 
-VERBS = ("fit", "validate", "test", "predict", "summary", "study")
+VERBS = ("fit", "validate", "test", "predict", *OTHER_VERBS)
 DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
 
 On a finished run directory RUN:
@@ -35,6 +36,11 @@ On a finished run directory RUN:
   peft-lightning predict RUN                            label the test split
   peft-lightning predict RUN --input FILE --output FILE label the texts of a file
   peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
+  peft-lightning glue-submission --output ZIP RUN ...   put predictions of GLUE's tasks together for its server
+
+On data:
+  peft-lightning check-data --data CLASS [--data.OPTION VALUE ...]
+                                                        check every row; print sizes, labels and lengths
 
 On a grid of runs:
   peft-lightning study FILE                             run what is missing, write table and figure
@@ -61,7 +67,7 @@ class CLI(LightningCLI):
         usage["predict"] = "On a run: peft-lightning predict RUN [--input FILE --output FILE]"
         super().__init__(
             AdaptationMethod,
-            TextDataModule,
+            Benchmark,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
@@ -289,12 +295,10 @@ def _dispatch(arguments: list[str]) -> None:
     verb, *rest = arguments
     if not verb.startswith("-") and verb not in VERBS:
         raise UserError(f"There is no verb '{verb}'; the verbs are {', '.join(VERBS)}.")
-    if verb == "summary":
-        _summary(rest)
-    elif verb == "study":
-        _study(rest)
+    if verb in OTHER_VERBS:
+        OTHER_VERBS[verb](rest)
     elif verb == "predict" and any(argument.split("=")[0] == "--input" for argument in rest):
-        _predict_file(rest)
+        label_file(rest)
     elif verb in VERBS[1:] and rest and not rest[0].startswith("-"):
         run = RunDirectory.existing(rest[0])
         run.read_config()
@@ -303,56 +307,6 @@ def _dispatch(arguments: list[str]) -> None:
     else:
         check_arguments(rest)
         CLI(arguments)
-
-
-def _summary(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "peft-lightning summary", description="Print the result of a run, or compare several."
-    )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="run directory; several give a table")
-    runs = [RunDirectory.existing(path) for path in parser.parse_args(arguments).runs]
-    if len(runs) == 1:
-        print_summary(runs[0])
-    else:
-        print(comparison_table(runs))
-
-
-def _study(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        "peft-lightning study", description="Execute a grid of runs; the same command goes on after an interruption."
-    )
-    parser.add_argument("file", metavar="FILE", type=Path, help="YAML file that describes the study")
-    # Imported here because plots take a second to load.
-    from peft_lightning.studies import read_study, run_study
-
-    files = run_study(read_study(parser.parse_args(arguments).file))
-    print("\n".join(["", next(f for f in files if f.suffix == ".md").read_text(), *map(str, files)]))
-
-
-def _predict_file(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("peft-lightning predict", description="Label the texts of a file.")
-    parser.add_argument("run", metavar="RUN", help="run directory")
-    parser.add_argument(
-        "--input", required=True, type=Path, help=".txt with a text a line, or .csv, .tsv, .jsonl, .parquet"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="JSON lines to write: text, label, scores")
-    parser.add_argument("--text_column", help="column of the text; by default the one of the training data")
-    parser.add_argument("--text_pair_column", help="column of the second text, for pairs")
-    parser.add_argument("--batch_size", type=int, default=32, help="texts that are computed at once")
-    parser.add_argument("--device", help="for example cuda:0; by default a GPU if there is one")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
-    options = parser.parse_args(arguments)
-    count = predict_file(
-        RunDirectory.existing(options.run),
-        options.input,
-        options.output,
-        options.text_column,
-        options.text_pair_column,
-        options.batch_size,
-        options.device,
-        options.overwrite,
-    )
-    print(f"{count} predictions: {options.output}")
 
 
 def _check_length(trainer: Namespace) -> None:

@@ -10,11 +10,11 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from peft_lightning.data import TextDataModule
+from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
 
-_KINDS: dict[str, tuple[str, type]] = {"model": ("method", AdaptationMethod), "data": ("DataModule", TextDataModule)}
+_KINDS: dict[str, tuple[str, type]] = {"model": ("method", AdaptationMethod), "data": ("DataModule", Benchmark)}
 _LINKED = {
     "backbone": "--model.backbone",
     "backbone_revision": "--model.revision",
@@ -124,7 +124,8 @@ def _parse_error(causes: list[BaseException]) -> str:
 
 def _unknown_class(key: str, class_path: str | None, reason: str) -> str | None:
     kind, base = _KINDS[key]
-    ours = [cls.__name__ for cls in _descendants(base) if cls.__module__.startswith("peft_lightning.")]
+    # Those that others inherit from, as `TextDataModule`, are no choice themselves.
+    ours = [c.__name__ for c in _descendants(base) if c.__module__.startswith("peft_lightning.") and _is_choice(c)]
     advice = f"choose one of {', '.join(sorted(ours))}, or give the dotted path of your own class"
     if other := re.fullmatch(r"Import path (\S+) does not correspond to a subclass.*", reason):
         return f"{other[1]} is no {kind}; {advice}."
@@ -143,6 +144,10 @@ def _descendants(base: type) -> list[type]:
     return children + [found for child in children for found in _descendants(child)]
 
 
+def _is_choice(cls: type) -> bool:
+    return issubclass(cls, AdaptationMethod) or getattr(cls, "raw", None) is not Benchmark.raw
+
+
 def _class(path: str) -> type | None:
     name = path.rpartition(".")[2]
     return next((cls for _, base in _KINDS.values() for cls in _descendants(base) if cls.__name__ == name), None)
@@ -155,7 +160,7 @@ def _options(cls: type) -> list[str]:
         if constructor := vars(parent).get("__init__"):
             parameters = inspect.signature(constructor).parameters.values()
             names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
-        if parent in (AdaptationMethod, TextDataModule):
+        if parent in (AdaptationMethod, Benchmark):
             break
     return [name for name in dict.fromkeys(names) if name != "task" and name not in _LINKED.keys() - {"backbone"}]
 

@@ -35,7 +35,7 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(fit, tmp_path, monkeypat
             raise RuntimeError("power failure")
         return original(self, batch, batch_idx)
 
-    def worse_and_worse(self, stage, metrics, loss, batch):
+    def worse_and_worse(self, stage, scores, batch):
         self.log("val/accuracy", 1.0 / (self.current_epoch + 1))
 
     monkeypatch.setattr(peft_lightning.methods.Houlsby, "_evaluate", worse_and_worse)

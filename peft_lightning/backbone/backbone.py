@@ -1,21 +1,23 @@
 """One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.backbone.architectures import architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
 from peft_lightning.backbone.linear_maps import as_seen
-from peft_lightning.backbone.loading import load_pretrained, model_type
+from peft_lightning.backbone.loading import load_pretrained, load_tokenizer, model_type
 from peft_lightning.backbone.pretrained import PretrainedValues, put
 from peft_lightning.backbone.prompts import make_room
-from peft_lightning.backbone.sites import Layer, Site, find_layers, find_sites
+from peft_lightning.backbone.sites import Layer, Site, base_prefix, find_layers, find_sites
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
 from peft_lightning.modules.prompt import InputPrompt
@@ -56,6 +58,7 @@ class Backbone(nn.Module):
         model: The transformers model.
         pretrained: The pretrained parameters by their original names, whether frozen or not.
         head: All other parameters by name: the task's head, and a pooler that the file lacks. Every method trains them.
+            Empty for a task whose head the backbone was pretrained with.
         layers: Its layers, from input to output; those of a decoder behind those of its encoder.
         insertions: What methods inserted, in order.
         roles: Pretrained parameters that were unfrozen, by their original names, and what as.
@@ -72,11 +75,13 @@ class Backbone(nn.Module):
         self.revision = revision
         self.architecture = architecture(model_type(name, revision))
         self.model, fresh = load_pretrained(name, task, revision)
-        base = f"{self.model.base_model_prefix}."
+        self._base = base_prefix(self.model)
+        # The head of a task that the backbone was pretrained for, often its embeddings once more, is a part of it.
+        kept = "" if task.pretrained_head else self._base
         self.pretrained = {
             key: parameter
             for key, parameter in self.model.named_parameters()
-            if key.startswith(base) and key not in fresh
+            if key.startswith(kept) and key not in fresh
         }
         known = {id(parameter) for parameter in self.pretrained.values()}
         self.head = {name: p for name, p in self.model.named_parameters() if id(p) not in known}
@@ -85,7 +90,7 @@ class Backbone(nn.Module):
         for parameter in self.pretrained.values():
             parameter.requires_grad_(False)
         self.layers = list(find_layers(self.model, self.architecture))
-        self._embeddings = find_sites(self.model, self.architecture.embeddings, self.model.base_model_prefix)
+        self._embeddings = find_sites(self.model, self.architecture.embeddings, self._base.rstrip("."))
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
@@ -109,7 +114,7 @@ class Backbone(nn.Module):
         """
         config = self.model.config
         heads = config.num_attention_heads
-        if site.path.startswith(f"{self.model.base_model_prefix}.decoder."):
+        if site.path.startswith(f"{self._base}decoder."):
             # BART's decoder may have other heads than its encoder, whose number is that of the configuration.
             heads = getattr(config, "decoder_attention_heads", heads)
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -199,7 +204,7 @@ class Backbone(nn.Module):
     @property
     def above_layers(self) -> list[nn.Parameter]:
         """Pretrained parameters that the data passes after the layers: a pooler, if the backbone's file has one."""
-        above = tuple(f"{self.model.base_model_prefix}.{part}." for part in self.architecture.above)
+        above = tuple(f"{self._base}{part}." for part in self.architecture.above)
         return [parameter for name, parameter in self.pretrained.items() if name.startswith(above)]
 
     @property
@@ -364,6 +369,23 @@ class Backbone(nn.Module):
             # No further token follows, for which keys and values would have to be kept.
             return self.model(use_cache=False, **inputs)
         return self.model(**inputs)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that belongs to the model."""
+        return load_tokenizer(self.name, self.revision)
+
+    def generate(self, options: Mapping[str, Any], **inputs: Tensor) -> list[str]:
+        """What an encoder-decoder writes, one text an example: the best of its beams, without special tokens.
+
+        Args:
+            options: What of the backbone's own generation configuration is to be different.
+            inputs: `input_ids [batch, length]` and `attention_mask`.
+        """
+        config = copy.deepcopy(self.model.generation_config)
+        config.update(**options)
+        written = self.model.generate(**inputs, generation_config=config)
+        return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
 
     # How it is done
 

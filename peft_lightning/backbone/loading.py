@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from peft_lightning.backbone.architectures import architecture
+from peft_lightning.backbone.architectures import ARCHITECTURES, architecture
+from peft_lightning.backbone.sites import base_prefix
 from peft_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
         pooler. They are freshly initialised and mean nothing before training.
 
     Raises:
-        UserError: The name leads to no backbone, or its file lacks tensors of the model itself.
+        UserError: The name leads to no backbone, its architecture cannot do the task, or its file lacks tensors of the
+            model itself.
     """
+    kind = model_type(name, revision)
+    places = architecture(kind)
+    fitting = [known for known in sorted(ARCHITECTURES) if CONFIG_MAPPING[known] in task.auto_model._model_mapping]
+    if kind not in fitting:
+        raise _unfit(name, kind, task, f"choose a backbone of one of the types {', '.join(fitting)}")
     with _named_errors(name, revision), _quiet_transformers():
         model, report = task.auto_model.from_pretrained(
             resolve(name),
@@ -99,9 +106,13 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             output_loading_info=True,
             **task.model_options(),
         )
+    inside = {path for path, _ in model.base_model.named_modules()}
+    left_out = [stack.path for stack in places.stacks if stack.path not in inside]
+    if left_out:
+        raise _unfit(name, kind, task, f"its {type(model).__name__} lacks the layers {left_out[0]}; choose another one")
     reshaped = {key for key, *_ in report["mismatched_keys"]}
     fresh = set(report["missing_keys"]) | reshaped
-    base = f"{model.base_model_prefix}."
+    base = "" if task.pretrained_head else base_prefix(model)
     lost = sorted(key for key in fresh if key.startswith(base) and not key.startswith(f"{base}pooler."))
     if lost:
         fault = "have other sizes than its configuration says" if lost[0] in reshaped else "are missing"
@@ -109,10 +120,17 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             f"In the weights of backbone '{name}' {len(lost)} tensors of the {model.config.model_type} model "
             f"itself {fault}, among them '{lost[0]}'; give a complete checkpoint of that architecture."
         )
-    if architecture(model.config.model_type).causal:
+    if places.causal:
         # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.
         model.config.pad_token_id = load_tokenizer(name, revision).pad_token_id
     return model.train(), frozenset(fresh)
+
+
+def _unfit(name: str, kind: str, task: "Task", advice: str) -> UserError:
+    return UserError(
+        f"Backbone '{name}' is a {kind} model, which transformers cannot load as {task.auto_model.__name__} for the "
+        f"task {type(task).__name__}; {advice}."
+    )
 
 
 def model_type(name: str, revision: str | None = None) -> str:

@@ -35,9 +35,14 @@ class Layer:
     sites: dict[str, Site] = field(repr=False)
 
 
+def base_prefix(model: PreTrainedModel) -> str:
+    """What names in the base model begin with, `bert.` for example; nothing where the task model is itself the base."""
+    return "" if model.base_model is model else f"{model.base_model_prefix}."
+
+
 def find_layers(model: PreTrainedModel, architecture: Architecture) -> Iterator[Layer]:
     """The layers of all stacks, from input to output."""
-    stacks = [(f"{model.base_model_prefix}.{stack.path}", stack.sites) for stack in architecture.stacks]
+    stacks = [(f"{base_prefix(model)}{stack.path}", stack.sites) for stack in architecture.stacks]
     layers = [
         (f"{path}.{name}", sites) for path, sites in stacks for name, _ in model.get_submodule(path).named_children()
     ]
@@ -49,11 +54,12 @@ def find_sites(
     model: PreTrainedModel, places: Mapping[str, Place], parent: str, layer: int | None = None
 ) -> dict[str, Site]:
     """The sites at these places below the module `parent`, without those that this configuration leaves out."""
+    before = f"{parent}." if parent else ""
     inside = {path for path, _ in model.get_submodule(parent).named_modules(remove_duplicate=False)}
     found = {}
     for name, place in places.items():
         part = place if isinstance(place, Part) else None
         options = (place.path,) if isinstance(place, Part) else (place,) if isinstance(place, str) else place
         for option in inside.intersection(options):
-            found[name] = Site(name, f"{parent}.{option}" if option else parent, layer, part)
+            found[name] = Site(name, f"{before}{option}" if option else parent, layer, part)
     return found

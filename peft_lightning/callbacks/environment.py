@@ -24,6 +24,8 @@ PACKAGES = (
     "torchmetrics",
     "jsonargparse",
     "numpy",
+    "sacrebleu",
+    "rouge-score",
 )
 LONGEST_DIFF = 200_000
 

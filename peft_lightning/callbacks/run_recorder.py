@@ -20,7 +20,8 @@ from peft_lightning.runs.directory import RunDirectory, write_json, write_text
 class RunRecorder(Callback):
     """Keeps the small files of a run directory up to date.
 
-    `result.json` has a status: `running`, `done`, `stopped` (by a time limit), `interrupted` (by a signal) or `failed`.
+    `result.json` has a status: `running`, `done`, `stopped` (by a time limit), `interrupted` (by a signal) or `failed`;
+    and `recipes`, how metrics are computed, where there is more than one way.
 
     Args:
         run: Where to write.
@@ -85,6 +86,7 @@ class RunRecorder(Callback):
                 "seed": self.seed,
                 "monitor": pl_module.task.monitor,
                 "mode": pl_module.task.mode,
+                **({"recipes": recipes} if (recipes := pl_module.task.recipes) else {}),
                 "parameters": pl_module.parameter_report.as_dict(),
             },
         )

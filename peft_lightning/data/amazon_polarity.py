@@ -6,8 +6,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from peft_lightning.data.base import TextDataModule
 from peft_lightning.data.files import read_file, read_source
+from peft_lightning.data.text import TextDataModule
 from peft_lightning.errors import UserError
 
 COLUMNS = ["label", "title", "content"]

@@ -1,33 +1,28 @@
 """What all benchmarks share: splits, checks, tokens, batches."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Value
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
-from peft_lightning.data.files import content_hash, stratified_split
-from peft_lightning.data.rows import checked_rows, encoded_rows
+from peft_lightning.data.files import content_hash, split_rows
 from peft_lightning.errors import UserError
 
-STAGE_SPLITS = {
-    "fit": ("train", "validation"),
-    "validate": ("validation",),
-    "test": ("test",),
-    "predict": ("test",),
-}
 
+class Benchmark(LightningDataModule):
+    """A source of examples, checked row by row, and their tokens in batches.
 
-class TextDataModule(LightningDataModule):
-    """Texts, or pairs of texts, and their labels.
-
-    A benchmark is a subclass that says where its tables are (`raw`), which columns they have and which labels.
+    A benchmark is a subclass that says where its tables are (`raw`), what makes a row right (`check`), what the model
+    is given (`encode`) and which task is posed (`task_description`). Most read texts and labels: `TextDataModule`.
 
     Args:
         source: Hub id, local directory or file.
@@ -44,9 +39,6 @@ class TextDataModule(LightningDataModule):
     Raises:
         UserError: A size is not positive.
     """
-
-    text_columns: Mapping[str, str]
-    label_column: str
 
     def __init__(
         self,
@@ -92,32 +84,52 @@ class TextDataModule(LightningDataModule):
         raise NotImplementedError(f"{type(self).__name__} has to say where its tables are: raw")
 
     @property
-    def labels(self) -> list[str]:
-        """Names of the labels, in the order of their numbers."""
-        raise NotImplementedError(f"{type(self).__name__} has to name its labels: labels")
-
-    @property
-    def label_values(self) -> dict[str, int]:
-        """What the label column may hold, as text -> number of the label."""
-        return {name: number for number, name in enumerate(self.labels)}
-
-    @property
     def split_off(self) -> dict[str, float | int]:
         """Splits that the publisher does not give -> the fraction, or number, of training rows to take for them."""
         return {}
 
     @property
     def task_description(self) -> dict[str, Any]:
-        """The task that this benchmark poses, as a plain dict."""
-        return {
-            "type": "classification",
-            "labels": self.labels,
-            "max_length": self.max_length,
-            "monitor": "accuracy",
-            "mode": "max",
-        }
+        """The task that this benchmark poses, as a plain dict for `build_task`."""
+        raise NotImplementedError(f"{type(self).__name__} has to describe its task: task_description")
+
+    def check(self, split: str) -> Dataset:
+        """The rows of a published table, each with its number `row` from 1, once all of them are known to be right.
+
+        Raises:
+            UserError: A row is wrong.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to check its rows: check")
+
+    def encode(self, table: Dataset, split: str) -> Dataset:
+        """The columns that the collator takes, and `length`, the number of tokens; a row may give several or none."""
+        raise NotImplementedError(f"{type(self).__name__} has to make tokens of its rows: encode")
+
+    def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """Makes a batch of encoded rows: padded to the longest."""
+        return DataCollatorWithPadding(self.tokenizer)
+
+    def evaluated(self, stage: str) -> dict[str, str]:
+        """Which splits are evaluated: a name, which stands before those of metrics, -> split; the main one has none.
+
+        Args:
+            stage: `validate`, `test` or `predict`.
+        """
+        return {"": "validation" if stage == "validate" else "test"}
+
+    def example(self, split: str, index: int) -> dict[str, Any]:
+        """What predictions of a row show of it: its number, its texts, and as `true` what was asked for, if known."""
+        return dict(self.table(split)[index])
+
+    def prediction_files(self) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+        """Further files of `predict`: a name -> what makes its text of the lines of `predictions.jsonl`, in order."""
+        return {}
 
     # Splits
+
+    def divide(self, table: Dataset, sizes: Mapping[str, float | int], where: str) -> dict[str, Dataset]:
+        """Splits `sizes` off the checked training rows, with the proportions of the labels; the rest is `train`."""
+        return split_rows(table, sizes, self.split_seed, where)
 
     def table(self, split: str) -> Dataset:
         """The checked rows of one split.
@@ -128,10 +140,10 @@ class TextDataModule(LightningDataModule):
         if split not in self._checked:
             taken = {} if "train" not in self.raw else self.split_off
             if split in self.raw and not (split == "train" and taken):
-                self._checked[split] = self._check(split)
+                self._checked[split] = self.check(split)
             elif split == "train" or split in taken:
                 where = f"{self.source} (train)"
-                self._checked |= stratified_split(self._check("train"), taken, self.split_seed, where)
+                self._checked |= self.divide(self.check("train"), taken, where)
             if split == "train" and self.train_size is not None:
                 self._checked["train"] = self._drawn(self._checked["train"], self.train_size)
             if split not in self._checked:
@@ -144,9 +156,32 @@ class TextDataModule(LightningDataModule):
     def encoded(self, split: str) -> Dataset:
         """The tokens of one split."""
         if split not in self._encoded:
-            where = f"{self.source} ({split})"
-            self._encoded[split] = encoded_rows(self.table(split), self.tokenizer, self.max_length, where)
+            self._encoded[split] = self.encode(self.table(split), split)
         return self._encoded[split]
+
+    @property
+    def splits(self) -> list[str]:
+        """All splits that some verb uses."""
+        found = ["train"]
+        for stage in ("validate", "test", "predict"):
+            # Where the test split has no labels, `test` says so, and `predict` still uses it.
+            with contextlib.suppress(UserError):
+                found += self.evaluated(stage).values()
+        available = {*self.raw, *self.split_off}
+        return [split for split in dict.fromkeys(found) if split in available]
+
+    def lengths(self, split: str) -> np.ndarray:
+        """The number of tokens of each example, all its texts together, before anything is cut."""
+        table = self.table(split)
+        texts = [name for name, feature in table.features.items() if feature == Value("string") and name != "id"]
+        counted = table.map(
+            _count_tokens,
+            batched=True,
+            remove_columns=table.column_names,
+            desc=f"Measuring {self.source} ({split})",
+            fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
+        )
+        return np.asarray(counted.with_format("numpy")["length"][:])
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -166,12 +201,11 @@ class TextDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """On one process a node: downloads, checks and tokenises into the cache."""
-        for split in STAGE_SPLITS[self._stage]:
-            self.encoded(split)
+        self.setup(self._stage)
 
     def setup(self, stage: str) -> None:
         """On every process: finds the result in the cache."""
-        for split in STAGE_SPLITS[stage]:
+        for split in (["train"] if stage == "fit" else []) + list(self._evaluated(stage).values()):
             self.encoded(split)
 
     # Batches
@@ -181,23 +215,17 @@ class TextDataModule(LightningDataModule):
         rows = self.encoded("train")
         return self._loader(rows, TrainingBatches(_lengths(rows), self.batch_size, self.seed, *self._place))
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> list[DataLoader]:
         """Every validation example once."""
-        return self._evaluation_loader("validation")
+        return self._evaluation_loaders("validate")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> list[DataLoader]:
         """Every test example once."""
-        return self._evaluation_loader("test")
+        return self._evaluation_loaders("test")
 
-    def predict_dataloader(self) -> DataLoader:
-        """Every test example once, in the order of the file."""
-        return self._evaluation_loader("test", by_length=False)
-
-    def _check(self, split: str) -> Dataset:
-        where = f"{self.source} ({split})"
-        return checked_rows(
-            self.raw[split], where, self.text_columns, self.label_column, self.labels, self.label_values
-        )
+    def predict_dataloader(self) -> list[DataLoader]:
+        """Every example once, in the order of the file."""
+        return self._evaluation_loaders("predict", by_length=False)
 
     def _drawn(self, table: Dataset, size: int) -> Dataset:
         if size > len(table):
@@ -206,17 +234,24 @@ class TextDataModule(LightningDataModule):
             )
         if size == len(table):
             return table
-        return stratified_split(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
+        return split_rows(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
 
-    def _evaluation_loader(self, split: str, by_length: bool = True) -> DataLoader:
-        rows = self.encoded(split)
-        return self._loader(rows, EvaluationBatches(_lengths(rows), self.batch_size, *self._place, by_length=by_length))
+    def _evaluation_loaders(self, stage: str, by_length: bool = True) -> list[DataLoader]:
+        tables = [self.encoded(split) for split in self._evaluated(stage).values()]
+        place = self._place
+        return [
+            self._loader(rows, EvaluationBatches(_lengths(rows), self.batch_size, *place, by_length=by_length))
+            for rows in tables
+        ]
+
+    def _evaluated(self, stage: str) -> dict[str, str]:
+        return self.evaluated("validate" if stage == "fit" else stage)
 
     def _loader(self, rows: Dataset, batches: Sampler) -> DataLoader:
         return DataLoader(
             rows.remove_columns("length"),
             batch_sampler=batches,
-            collate_fn=DataCollatorWithPadding(self.tokenizer),
+            collate_fn=self.collator(),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -232,6 +267,11 @@ class TextDataModule(LightningDataModule):
     @property
     def _stage(self) -> str:
         return str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
+
+
+def _count_tokens(batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
+    return {"length": [len(ids) for ids in encoded]}
 
 
 def _lengths(rows: Dataset) -> Any:

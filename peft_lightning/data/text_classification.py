@@ -7,9 +7,9 @@ from typing import Any
 
 from datasets import Dataset
 
-from peft_lightning.data.base import TextDataModule
 from peft_lightning.data.files import FORMATS, label_names, read_file, read_source, require_column
-from peft_lightning.data.rows import label_text
+from peft_lightning.data.labels import label_text
+from peft_lightning.data.text import TextDataModule
 
 
 class TextClassification(TextDataModule):

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
-from torchmetrics import MeanMetric, MetricCollection
 from transformers import Pipeline, PreTrainedModel
 
 from peft_lightning.backbone import Backbone, load_tokenizer
@@ -20,6 +19,7 @@ from peft_lightning.methods.adapter_file import write_adapter
 from peft_lightning.methods.arguments import constructor_arguments
 from peft_lightning.methods.optimization import Schedule, check_options, parameter_groups, warmup_and_decay
 from peft_lightning.methods.parameters import ParameterReport
+from peft_lightning.methods.scores import Scores
 from peft_lightning.methods.trained_state import RECORD, check_identity, check_tensors, identity, trained_names
 from peft_lightning.tasks import Batch, build_task
 
@@ -56,6 +56,8 @@ class AdaptationMethod(LightningModule):
     identity_tolerance: ClassVar[float | None] = None
     # Arguments of the constructor that fit the modules as `save_adapter` writes them.
     exported_options: ClassVar[Mapping[str, Any]] = {}
+    val_scores: Any
+    test_scores: Any
 
     def __init__(
         self,
@@ -79,11 +81,17 @@ class AdaptationMethod(LightningModule):
         self.backbone = Backbone(backbone, self.task, revision, gradient_checkpointing)
         self.adapt(self.backbone)
         self._check_declared()
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError(
+                f"{type(self).__name__} would train nothing: it trains the head alone, and the task "
+                f"'{task['type']}' has none of its own; choose another method."
+            )
         self._trained = trained_names(self, [insertion.module for insertion in self.backbone.insertions])
         # The frozen part is not in the file; `load_state_dict` checks the rest, so strictness would only be in the way.
         self.strict_loading = False
-        self.val_metrics, self.test_metrics = self.task.metrics(), self.task.metrics()
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        self.val_scores, self.test_scores = (
+            nn.ModuleList(Scores(self.task, name) for name in ("", *self.task.also)) for _ in range(2)
+        )
 
     @property
     def hparams(self) -> Any:
@@ -103,51 +111,42 @@ class AdaptationMethod(LightningModule):
 
     def forward(self, batch: Batch) -> Any:
         """The output of the transformers model, with `logits`, for `input_ids [batch, length]` and its company."""
-        return self.backbone(**{name: tensor for name, tensor in batch.items() if name != "labels"})
+        return self.backbone(**self.task.inputs(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         loss = self.task.loss(self(batch), batch)
-        size = len(batch["labels"])
+        size = self.task.size(batch)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch for the `val/` metrics."""
-        self._evaluate("val", self.val_metrics, self.val_loss, batch)
+        self._evaluate("val", self.val_scores[dataloader_idx], batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Counts one batch for the `test/` metrics."""
-        self._evaluate("test", self.test_metrics, self.test_loss, batch)
+        self._evaluate("test", self.test_scores[dataloader_idx], batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """What the task reads from the output, one dict a row."""
-        return self.task.decode(self(batch))
+        return self.task.decode(self.task.answer(self, batch), batch)
 
     def on_validation_epoch_start(self) -> None:
         """Starts counting anew."""
-        self._start_counting(self.val_metrics, self.val_loss)
+        for scores in self.val_scores:
+            scores.start()
 
     def on_test_epoch_start(self) -> None:
         """Starts counting anew."""
-        self._start_counting(self.test_metrics, self.test_loss)
+        for scores in self.test_scores:
+            scores.start()
 
-    @staticmethod
-    def _start_counting(metrics: MetricCollection, loss: MeanMetric) -> None:
-        # Lightning resets metrics after `trainer.validate` in inference mode, whose tensors `fit` cannot change.
-        metrics.reset()
-        # A model in bfloat16 casts the sums of its metrics, and a sum in bfloat16 stops growing.
-        loss.set_dtype(torch.float32)
-        loss.reset()
-
-    def _evaluate(self, stage: str, metrics: MetricCollection, loss: MeanMetric, batch: Batch) -> None:
-        output = self(batch)
-        self.task.update(metrics, output, batch)
-        size = len(batch["labels"])
-        loss.update(self.task.loss(output, batch), weight=size)
-        named = {"loss": loss, **dict(metrics.items())}
-        self.log_dict({f"{stage}/{name}": metric for name, metric in named.items()}, batch_size=size)
+    def _evaluate(self, stage: str, scores: Scores, batch: Batch) -> None:
+        scores.count(self.task.answer(self, batch), batch)
+        named = {f"{stage}/{name}": metric for name, metric in scores.named.items()}
+        self.log_dict(named, batch_size=self.task.size(batch), add_dataloader_idx=False)
 
     # Training
 
@@ -165,12 +164,13 @@ class AdaptationMethod(LightningModule):
                 f"{self.virtual_tokens} virtual tokens leave nothing of the {self.backbone.position_room} positions of "
                 f"backbone '{self.backbone.name}' to the text; give a smaller --model.prompt_length."
             )
-        if self.task.max_length > room:
-            virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
-            raise UserError(
-                f"max_length is {self.task.max_length}, and backbone '{self.backbone.name}' has positions for {room} "
-                f"tokens{virtual}; give --data.max_length {room} or less."
-            )
+        virtual = f" beside {self.virtual_tokens} virtual tokens" if self.virtual_tokens else ""
+        for option, length in self.task.longest.items():
+            if length > room:
+                raise UserError(
+                    f"{option} is {length}, and backbone '{self.backbone.name}' has positions for {room} "
+                    f"tokens{virtual}; give --data.{option} {room} or less."
+                )
 
     @property
     def virtual_tokens(self) -> int:

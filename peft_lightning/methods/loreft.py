@@ -10,8 +10,8 @@ in encoders last tokens are, as in the official code, though a head that reads o
 
 As in the official code, dropout applies to the whole edited state, not to the edit alone. That code keeps its learned
 map in bfloat16 by default; here all of it is float32. Its option to share one edit between first and last tokens is
-left out. Where a layer does not end in a norm the edit stands around the layer, and transformers'
-`output_hidden_states` shows what it edits.
+left out. An encoder-decoder that writes texts is edited in its encoder only. Where a layer does not end in a norm the
+edit stands around the layer, and transformers' `output_hidden_states` shows what it edits.
 """
 
 from typing import Any, Literal
@@ -63,9 +63,11 @@ class LoReFT(AdaptationMethod):
                 "model does not know beforehand which of its tokens are the last; give --model.last_positions 0."
             )
         ends = backbone.text_ends() if options.last_positions else None
-        sites = backbone.sites("layer_output")
-        for site in sites:
-            if options.positions and not (backbone.architecture.causal and site is sites[-1]):
+        # What a decoder writes comes token by token, so that an edit would take each for the first: as in the paper,
+        # only the given text is edited.
+        given = [layer for layer in backbone.layers if not (self.task.pretrained_head and "cross_query" in layer.sites)]
+        for site in (layer.sites["layer_output"] for layer in given):
+            if options.positions and not (backbone.architecture.causal and site.layer == len(backbone.layers) - 1):
                 self._edit(backbone, site, options.positions, "first", ends)
             if options.last_positions:
                 self._edit(backbone, site, options.last_positions, "last", ends)

@@ -51,7 +51,11 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
-        self.predictions = self.path / "predictions.jsonl"
+        self.predictions = self.predictions_of("")
+
+    def predictions_of(self, name: str) -> Path:
+        """The file of predictions for an evaluated set, of which the main one has no name."""
+        return self.path / (f"predictions_{name}.jsonl" if name else "predictions.jsonl")
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":

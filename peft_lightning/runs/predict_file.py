@@ -26,9 +26,10 @@ def predict_file(
     device: str | None = None,
     overwrite: bool = False,
 ) -> int:
-    """Writes one JSON line a text: `text`, perhaps `text_pair`, `label` and `scores` by label.
+    """Writes one JSON line a text: `text`, perhaps `text_pair`, and what the task reads from the pipeline.
 
-    The scores are those of `load_run(RUN).pipeline()`.
+    That is `label` and `scores` by label, or `score`, or `prediction`, the text that was written, from
+    `load_run(RUN).pipeline()`.
 
     Args:
         run: A finished run.
@@ -70,16 +71,12 @@ def predict_file(
     try:
         _import(config["model"]["class_path"])
         method = load_run(run.path)
-        labels = method.backbone.model.config.id2label.values()
         outputs = method.pipeline(device)((row for row in texts), batch_size=batch_size, top_k=None)
         with partial.open("w", encoding="utf-8") as file:
             for row, output in zip(
                 texts, tqdm(outputs, total=len(texts), desc="Predicting", unit=" texts"), strict=True
             ):
-                found = {entry["label"]: entry["score"] for entry in output}
-                scores = {label: found[label] for label in labels}
-                line = {**row, "label": max(scores, key=scores.__getitem__), "scores": scores}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps({**row, **method.task.read(output)}, ensure_ascii=False) + "\n")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -87,11 +84,18 @@ def predict_file(
 
 
 def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
-    """The text columns that the run's DataModule reads: its options, or else what the class says."""
-    options = data.get("init_args", {})
-    if "text_column" in options:
-        return {role: options[f"{role}_column"] for role in ("text", "text_pair") if options.get(f"{role}_column")}
-    return dict(_import(data["class_path"]).text_columns)
+    """The text columns that the run's DataModule reads.
+
+    Raises:
+        UserError: It reads something else than texts, or pairs of them.
+    """
+    datamodule = _import(data["class_path"])(**data.get("init_args", {}))
+    if not hasattr(datamodule, "text_columns"):
+        raise UserError(
+            f"The run was trained on {type(datamodule).__name__}, whose examples are no single texts; give files of "
+            "that format as predict RUN --data.source DIRECTORY."
+        )
+    return dict(datamodule.text_columns)
 
 
 def _import(class_path: str) -> Any:

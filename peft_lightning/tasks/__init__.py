@@ -6,8 +6,20 @@ from typing import Any
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
 from peft_lightning.tasks.classification import Classification
+from peft_lightning.tasks.multiple_choice import MultipleChoice
+from peft_lightning.tasks.question_answering import QuestionAnswering
+from peft_lightning.tasks.regression import Regression
+from peft_lightning.tasks.sequence_to_sequence import SequenceToSequence
+from peft_lightning.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {"classification": Classification}
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "multiple_choice": MultipleChoice,
+    "question_answering": QuestionAnswering,
+    "regression": Regression,
+    "sequence_to_sequence": SequenceToSequence,
+    "token_classification": TokenClassification,
+}
 
 
 def build_task(description: Mapping[str, Any]) -> Task:
@@ -29,4 +41,15 @@ def build_task(description: Mapping[str, Any]) -> Task:
         raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
 
 
-__all__ = ["TASKS", "Batch", "Classification", "Task", "build_task"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Classification",
+    "MultipleChoice",
+    "QuestionAnswering",
+    "Regression",
+    "SequenceToSequence",
+    "Task",
+    "TokenClassification",
+    "build_task",
+]

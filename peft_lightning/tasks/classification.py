@@ -34,6 +34,7 @@ class Classification(Task):
         max_length: Number of tokens after which inputs are cut.
         monitor: Metric that chooses the best checkpoint: accuracy, f1 or matthews.
         mode: `max` if more of it is better, else `min`.
+        also: Names of further sets that are evaluated.
 
     Raises:
         UserError: There are fewer than two labels, or two of one name.
@@ -41,8 +42,15 @@ class Classification(Task):
 
     auto_model = AutoModelForSequenceClassification
 
-    def __init__(self, labels: Sequence[str], max_length: int, monitor: str = "accuracy", mode: str = "max"):
-        super().__init__(max_length, monitor, mode)
+    def __init__(
+        self,
+        labels: Sequence[str],
+        max_length: int,
+        monitor: str = "accuracy",
+        mode: str = "max",
+        also: Sequence[str] = (),
+    ):
+        super().__init__(max_length, monitor, mode, also)
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise UserError(f"labels are {list(labels)}; give at least two, each once.")
         if monitor not in ("loss", "accuracy", "f1", "matthews") or mode not in ("max", "min"):
@@ -84,7 +92,7 @@ class Classification(Task):
         """Counts the most probable label against the true one."""
         metrics.update(output.logits.argmax(-1), batch["labels"])
 
-    def decode(self, output: Any) -> list[dict[str, Any]]:
+    def decode(self, output: Any, batch: Batch) -> list[dict[str, Any]]:
         """`{"label": ..., "scores": {label: probability, ...}}` a row."""
         probabilities = torch.softmax(output.logits.float(), -1).tolist()
         rows = [dict(zip(self.labels, row, strict=True)) for row in probabilities]
@@ -97,3 +105,9 @@ class Classification(Task):
         return TextClassificationPipeline(
             model=model, tokenizer=tokenizer, device=device, truncation=True, max_length=self.max_length
         )
+
+    def read(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        """`{"label": ..., "scores": {label: probability, ...}}`."""
+        found = {entry["label"]: entry["score"] for entry in entries}
+        scores = {label: found[label] for label in self.labels}
+        return {"label": max(scores, key=scores.__getitem__), "scores": scores}

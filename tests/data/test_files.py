@@ -7,7 +7,7 @@ import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_lightning.data.files import content_hash, read_file, read_source, stratified_split
+from peft_lightning.data.files import content_hash, read_file, read_source, split_rows
 from peft_lightning.errors import UserError
 
 ROWS = [
@@ -134,25 +134,37 @@ def labelled(counts):
 
 def test_splits_are_stratified_disjoint_and_repeatable():
     sizes = {"validation": 0.1, "test": 0.1}
-    parts = stratified_split(labelled([300, 100]), sizes, seed=1, where="t.csv")
+    parts = split_rows(labelled([300, 100]), sizes, seed=1, where="t.csv")
     assert {name: len(part) for name, part in parts.items()} == {"train": 320, "validation": 40, "test": 40}
     assert all(sum(part["label"][:]) == len(part) / 4 for part in parts.values())
     rows = [part["row"][:] for part in parts.values()]
     assert all(part == sorted(part) for part in rows)
     assert sorted(row for part in rows for row in part) == list(range(400))
-    again = stratified_split(labelled([300, 100]), sizes, seed=1, where="t.csv")
-    other = stratified_split(labelled([300, 100]), sizes, seed=2, where="t.csv")
+    again = split_rows(labelled([300, 100]), sizes, seed=1, where="t.csv")
+    other = split_rows(labelled([300, 100]), sizes, seed=2, where="t.csv")
     assert again["test"]["row"][:] == parts["test"]["row"][:] != other["test"]["row"][:]
+
+
+@pytest.mark.parametrize("stratified", [True, False])
+def test_splits_are_those_of_datasets(stratified):
+    table = labelled([300, 100])
+    table = table if stratified else table.remove_columns("label")
+    both = table.train_test_split(40, stratify_by_column="label" if stratified else None, seed=3)
+    again = both["train"].train_test_split(30, stratify_by_column="label" if stratified else None, seed=3)
+    parts = split_rows(table, {"validation": 40, "test": 30}, seed=3, where="t.csv")
+    assert parts["validation"]["row"][:] == sorted(both["test"]["row"][:])
+    assert parts["test"]["row"][:] == sorted(again["test"]["row"][:])
+    assert parts["train"]["row"][:] == sorted(again["train"]["row"][:])
 
 
 def test_a_split_that_is_too_small_is_refused():
     with pytest.raises(UserError, match=r"t\.csv: a validation split of 1 rows cannot be taken from 6 rows"):
-        stratified_split(labelled([4, 2]), {"validation": 1}, seed=0, where="t.csv")
+        split_rows(labelled([4, 2]), {"validation": 1}, seed=0, where="t.csv")
 
 
 def test_a_label_with_too_few_rows_is_named():
     with pytest.raises(UserError, match=r"t\.csv: label 'b' has 2 rows, too few to be in each of 3 splits"):
-        stratified_split(labelled([40, 2]), {"validation": 0.1, "test": 0.1}, seed=0, where="t.csv")
+        split_rows(labelled([40, 2]), {"validation": 0.1, "test": 0.1}, seed=0, where="t.csv")
 
 
 def test_the_content_hash_sees_every_cell(tmp_path):

@@ -58,7 +58,7 @@ def test_loss_is_the_mean_cross_entropy_in_float32():
 
 def test_decoding_gives_names_and_probabilities():
     logits = torch.tensor([[0.0, math.log(3)]])
-    [row] = task_of("bad", "good").decode(SimpleNamespace(logits=logits))
+    [row] = task_of("bad", "good").decode(SimpleNamespace(logits=logits), {})
     assert row["label"] == "good"
     assert row["scores"] == pytest.approx({"bad": 0.25, "good": 0.75})
 

@@ -1,0 +1,93 @@
+"""The files of GLUE's own download, with their quirks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from lightning.pytorch.utilities import rank_zero_warn
+
+from peft_lightning.data.files import check_lines, read_file
+from peft_lightning.data.glue_tasks import GLUE_TASKS
+from peft_lightning.errors import UserError
+
+_SPLITS = {
+    "train": "train",
+    "dev": "validation",
+    "dev_matched": "validation_matched",
+    "dev_mismatched": "validation_mismatched",
+    "test": "test",
+    "test_matched": "test_matched",
+    "test_mismatched": "test_mismatched",
+}
+# Where the diagnostic set lies in the downloads that there have been.
+_DIAGNOSTIC = ("AX/AX.tsv", "AX/diagnostic.tsv", "diagnostic/diagnostic.tsv", "diagnostic.tsv")
+
+
+def glue_files(source: str, task: str) -> dict[str, Dataset] | None:
+    """The splits of a task that a directory holds as TSV files; None if it holds none.
+
+    - CoLA's training and development files have no header.
+    - MRPC may also be there as its publisher's two `msr_paraphrase_*.txt` and GLUE's `dev_ids.tsv`.
+    - QQP has rows that lack fields; as in the Hub's copy they are left out.
+    - MNLI brings the diagnostic set along.
+
+    Args:
+        source: GLUE's directory, or that of the task.
+        task: A key of `GLUE_TASKS`.
+
+    Raises:
+        UserError: A file is wrong; the message names the line.
+    """
+    directory = Path(source) / GLUE_TASKS[task].folder
+    directory = directory if directory.is_dir() else Path(source)
+    if task == "mrpc" and (directory / "msr_paraphrase_train.txt").is_file():
+        return _paraphrases(directory)
+    found = {}
+    for stem, split in _SPLITS.items():
+        path = directory / f"{stem}.tsv"
+        if path.is_file():
+            columns = GLUE_TASKS[task].columns if stem in ("train", "dev") else None
+            found[split] = _read(path, columns, incomplete=task == "qqp")
+    diagnostic = _diagnostic(Path(source), directory)
+    if task == "mnli" and found and diagnostic:
+        found["ax"] = _read(diagnostic)
+    return found or None
+
+
+def _diagnostic(*directories: Path) -> Path | None:
+    paths = (directory / name for directory in directories for name in _DIAGNOSTIC)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read(path: Path, columns: Sequence[str] | None = None, incomplete: bool = False) -> Dataset:
+    short = check_lines(path, "\t", fields=len(columns) if columns else None, may_lack=incomplete)
+    table = read_file(path, column_names=columns)
+    if short:
+        rank_zero_warn(f"{path}: {len(short)} rows lack fields and are left out, the first of them in line {short[0]}.")
+        table = table.select([row for row in range(len(table)) if row + 2 not in set(short)])
+    return table
+
+
+def _paraphrases(directory: Path) -> dict[str, Dataset]:
+    """MRPC as GLUE makes it: rows whose pair of ids is in `dev_ids.tsv` are the development set."""
+    ids = directory / "dev_ids.tsv"
+    if not ids.is_file():
+        raise UserError(
+            f"{directory} holds msr_paraphrase_train.txt but no dev_ids.tsv, GLUE's list of the rows for development; "
+            "put it there."
+        )
+    development = {tuple(line.split("\t")) for line in ids.read_text(encoding="utf-8").splitlines()}
+    train = _txt(directory / "msr_paraphrase_train.txt")
+    chosen = [pair in development for pair in zip(train["#1 ID"], train["#2 ID"], strict=True)]
+    tables = {
+        "train": train.select([row for row, is_chosen in enumerate(chosen) if not is_chosen]),
+        "validation": train.select([row for row, is_chosen in enumerate(chosen) if is_chosen]),
+    }
+    test = directory / "msr_paraphrase_test.txt"
+    return tables | ({"test": _txt(test)} if test.is_file() else {})
+
+
+def _txt(path: Path) -> Dataset:
+    check_lines(path, "\t")
+    header, *rows = (line.split("\t") for line in path.read_text(encoding="utf-8-sig").split("\n") if line)
+    return Dataset.from_dict(dict(zip(header, zip(*rows, strict=True), strict=True)))

@@ -1,0 +1,218 @@
+"""Tables from files whose format is known beforehand, with file, row and column of every fault."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Value
+from datasets.exceptions import DatasetGenerationError
+from datasets.utils import logging as datasets_logging
+
+from peft_lightning.errors import UserError
+
+Rows = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Delimited:
+    """How a file of rows is written.
+
+    Args:
+        delimiter: What stands between fields.
+        quoted: Whether quotes hold fields together; otherwise they are ordinary characters.
+        encoding: Name of the encoding, of files that are not UTF-8.
+        header: Names of the columns where the file itself does not say them.
+    """
+
+    delimiter: str = ","
+    quoted: bool = True
+    encoding: str = "utf-8"
+    header: tuple[str, ...] = ()
+
+
+def read_delimited(path: Path, layout: Delimited, columns: Sequence[str]) -> Dataset:
+    """Some columns of a file, as text, memory-mapped from the cache of `datasets`.
+
+    Raises:
+        UserError: The file is missing or empty, a column is missing, or a row has too few or too many fields or is not
+            in the encoding; rows are counted from 1 without the header.
+    """
+    features = Features({column: Value("string") for column in columns})
+    return _table(path, _delimited_rows, features, layout=layout, columns=tuple(columns))
+
+
+def read_json_lines(path: Path, columns: Mapping[str, str]) -> Dataset:
+    """Some columns of a file of JSON objects, one a line, memory-mapped from the cache of `datasets`.
+
+    Args:
+        path: The file.
+        columns: Name -> type, `string` or `int64`; true and false become the texts `True` and `False`.
+
+    Raises:
+        UserError: The file is missing or empty, or a row is no object, not UTF-8, lacks a column or holds another type.
+    """
+    features = Features({column: Value(kind) for column, kind in columns.items()})
+    return _table(path, _json_rows, features, columns=tuple(columns.items()))
+
+
+def read_folders(directories: Sequence[Path], labels: Sequence[str], encoding: str, pattern: str = "*") -> Dataset:
+    """Texts of one file each in a folder a label, as `text`, `label` and `file`, in the order of folders and names.
+
+    Args:
+        directories: Where the folders are.
+        labels: Names of the folders that are read; each has to be in every directory.
+        encoding: Name of the encoding.
+        pattern: Which files of a folder are read.
+
+    Raises:
+        UserError: A folder is missing or empty, or a file is empty or not in the encoding.
+    """
+    files: list[tuple[str, str]] = []
+    for directory in directories:
+        for label in labels:
+            found = sorted(path for path in (directory / label).glob(pattern) if path.is_file())
+            if not found:
+                raise UserError(f"Folder {directory / label} does not exist or has no files; unpack the whole archive.")
+            files += [(label, str(path)) for path in found]
+    features = Features({name: Value("string") for name in ("text", "label", "file")})
+    stamps = tuple(_stamp(Path(name)) for _, name in files)
+    return _generated(str(directories[0]), _folder_rows, features, files=tuple(files), encoding=encoding, stamps=stamps)
+
+
+def require_columns(table: Dataset, columns: Sequence[str], where: str, wanted: str) -> Dataset:
+    """The table, once all columns are known to be there.
+
+    Raises:
+        UserError: A column is missing; the message says what data are `wanted`.
+    """
+    for column in columns:
+        if column not in table.column_names:
+            raise UserError(
+                f"{where} has no column '{column}'; its columns are {', '.join(table.column_names)}; give {wanted}."
+            )
+    return table
+
+
+def _table(path: Path, rows: Callable[..., Rows], features: Features, **options: Any) -> Dataset:
+    if not path.is_file():
+        raise UserError(f"File {path} does not exist; give the path of a file that does.")
+    return _generated(str(path), rows, features, path=str(path), stamp=_stamp(path), **options)
+
+
+def _generated(where: str, rows: Callable[..., Rows], features: Features, **options: Any) -> Dataset:
+    """The rows; the cache finds them again by the options, of which a stamp of the files is one."""
+    verbosity = datasets_logging.get_verbosity()
+    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
+    try:
+        return Dataset.from_generator(rows, features=features, gen_kwargs=options)
+    except DatasetGenerationError as error:
+        # A fresh one: the cause of an error, raised while that is handled, would be its own context.
+        reason = error.__cause__ or error
+        sentence = str(reason) if isinstance(reason, UserError) else f"{where} cannot be read: {reason}"
+        raise UserError(sentence) from error
+    except ValueError as error:  # of a table without rows `datasets` says that it corresponds to no data
+        raise UserError(f"File {where} is empty; give a file with at least one row.") from error
+    finally:
+        datasets_logging.set_verbosity(verbosity)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells a changed file."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...], stamp: tuple[int, int]) -> Rows:
+    # Copies of old files have often been converted since, and any bytes at all are valid latin-1.
+    encoding = "utf-8-sig" if layout.encoding == "utf-8" or _is_utf8(path) else layout.encoding
+    row = 0
+    # Bytes that are not in the encoding are kept as lone surrogates, so that row and column can be told.
+    with open(path, encoding=encoding, errors="surrogateescape", newline="") as file:
+        reader = csv.reader(
+            file, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
+        )
+        records = (record for record in reader if record)
+        try:
+            names = list(layout.header) or [name.strip() for name in next(records, [])]
+            places = {column: names.index(column) for column in columns if column in names}
+            for column in columns:
+                if column not in places and names:
+                    raise UserError(
+                        f"File {path} has no column '{column}'; its columns are {', '.join(names)}; give the "
+                        "publisher's file."
+                    )
+            for row, record in enumerate(records, start=1):
+                if len(record) != len(names):
+                    raise UserError(
+                        f"{path}, row {row} has {len(record)} fields and should have {len(names)} "
+                        f"({', '.join(names)}); correct the row."
+                    )
+                cells = {column: record[place] for column, place in places.items()}
+                for column, cell in cells.items():
+                    if _holds_bad_bytes(cell):
+                        raise UserError(
+                            f"{path}, row {row}: column '{column}' is not {layout.encoding}; correct the row, or "
+                            "convert the file."
+                        )
+                yield cells
+        except csv.Error as error:
+            raise UserError(f"{path}, row {row + 1} cannot be read: {error}; correct the row.") from error
+
+
+def _json_rows(path: str, columns: tuple[tuple[str, str], ...], stamp: tuple[int, int]) -> Rows:
+    with open(path, "rb") as file:
+        for row, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, row {row}"
+            try:
+                cells = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{where} is not UTF-8; correct the row, or convert the file.") from error
+            except json.JSONDecodeError as error:
+                raise UserError(f"{where} is not JSON ({error.msg}); give one object a line.") from error
+            if not isinstance(cells, dict):
+                raise UserError(f"{where} holds {cells!r}, which is no JSON object; give one object a line.")
+            yield {column: _json_cell(cells, column, kind, where) for column, kind in columns}
+
+
+def _json_cell(cells: dict[str, Any], column: str, kind: str, where: str) -> Any:
+    if column not in cells:
+        raise UserError(f"{where} has no column '{column}'; its columns are {', '.join(cells)}; give the whole row.")
+    cell = cells[column]
+    if kind == "string" and isinstance(cell, str):
+        return cell
+    if kind == "string" and isinstance(cell, bool):
+        return str(cell)
+    if kind == "int64" and isinstance(cell, int) and not isinstance(cell, bool):
+        return cell
+    wanted = "text" if kind == "string" else "whole number"
+    raise UserError(f"{where}: column '{column}' holds {cell!r}, which is no {wanted}; correct the row.")
+
+
+def _folder_rows(files: tuple[tuple[str, str], ...], encoding: str, stamps: tuple[tuple[int, int], ...]) -> Rows:
+    for row, (label, name) in enumerate(files, start=1):
+        try:
+            text = Path(name).read_text(encoding=encoding)
+        except UnicodeDecodeError as error:
+            raise UserError(f"File {name} (row {row}) is not {encoding}; correct it, or convert it.") from error
+        if not text.strip():
+            raise UserError(f"File {name} (row {row}) is empty; correct it or remove it.")
+        yield {"text": text, "label": label, "file": name}
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            while file.read(2**20):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _holds_bad_bytes(cell: str) -> bool:
+    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)

@@ -1,0 +1,265 @@
+"""GLUE from its own files, in the formats in which they are published, and laid out as on the Hub."""
+
+import json
+import zipfile
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+from peft_lightning.cli import main
+from peft_lightning.data import GLUE
+from peft_lightning.errors import UserError
+from peft_lightning.runs import RunDirectory
+
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
+GOOD, BAD = 'a "good film', "the worst plot"
+
+
+def lines(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_cola(root):
+    for split, count in (("train", 24), ("dev", 8)):
+        lines(root / "CoLA" / f"{split}.tsv", *[("gj04", i % 2, "*", (BAD, GOOD)[i % 2]) for i in range(count)])
+    lines(root / "CoLA" / "test.tsv", ("index", "sentence"), (0, GOOD), (1, BAD), (2, GOOD))
+
+
+def write_stsb(root):
+    header = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2")
+    for split, count in (("train", 24), ("dev", 8)):
+        rows = [
+            (i, "g", "f", "2012", i, "a", "b", GOOD, (BAD, GOOD)[i % 2], f"{5.0 * (i % 2):.3f}") for i in range(count)
+        ]
+        lines(root / "STS-B" / f"{split}.tsv", (*header, "score"), *rows)
+    lines(root / "STS-B" / "test.tsv", header, (0, "g", "f", "2012", 0, "a", "b", GOOD, BAD))
+
+
+def write_mnli(root):
+    header, words = ("index", "promptID", "sentence1", "sentence2"), ("entailment", "neutral", "contradiction")
+    for split, count in (("train", 24), ("dev_matched", 9), ("dev_mismatched", 6)):
+        rows = [(i, i, GOOD, f"{BAD} {i}", "x", words[i % 3]) for i in range(count)]
+        lines(root / "MNLI" / f"{split}.tsv", (*header, "label1", "gold_label"), *rows)
+    for split in ("test_matched", "test_mismatched"):
+        lines(root / "MNLI" / f"{split}.tsv", header, *[(i, i, GOOD, BAD) for i in range(4)])
+    lines(
+        root / "diagnostic" / "diagnostic.tsv", ("index", "sentence1", "sentence2"), *[(i, GOOD, BAD) for i in range(5)]
+    )
+
+
+def glue(tiny, task, source, **options):
+    return GLUE(task=task, source=str(source), backbone=str(tiny()), **options)
+
+
+def run_glue(tiny, root, task, run, *options):
+    command = ["--model=LoRA", f"--model.backbone={tiny()}", "--data=GLUE", f"--data.task={task}"]
+    command += [f"--data.source={root}", "--data.batch_size=8", "--data.max_length=16", *options]
+    main(["fit", *command, "--trainer.max_epochs=1", f"--run_dir={run}", *QUIET])
+    return RunDirectory(run)
+
+
+def test_cola_without_header_with_literal_quotes(tiny, tmp_path):
+    write_cola(tmp_path)
+    for source in (tmp_path, tmp_path / "CoLA"):
+        data = glue(tiny, "cola", source)
+        assert [len(data.table(split)) for split in ("train", "validation", "test")] == [24, 8, 3]
+        assert data.table("validation")[1] == {"row": 2, "text": GOOD, "label": 1}
+        assert data.table("test")[0] == {"row": 1, "text": GOOD}
+        assert data.task_description["monitor"] == "matthews"
+
+
+def test_mrpc_from_the_publishers_files_and_the_list_of_development_pairs(tiny, tmp_path):
+    header = ("\ufeffQuality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+    rows = [(i % 2, 100 + i, 200 + i, f"{GOOD} {i}", BAD) for i in range(6)]
+    lines(tmp_path / "MRPC" / "msr_paraphrase_train.txt", header, *rows)
+    lines(tmp_path / "MRPC" / "msr_paraphrase_test.txt", header, *rows[:2])
+    lines(tmp_path / "MRPC" / "dev_ids.tsv", (101, 201), (104, 204))
+    data = glue(tiny, "mrpc", tmp_path)
+    assert [row["text"] for row in data.table("validation")] == [f"{GOOD} 1", f"{GOOD} 4"]
+    assert data.table("validation")["label"][:] == [1, 0]
+    assert [row["text"][-1] for row in data.table("train")] == ["0", "2", "3", "5"]
+    assert data.table("test").column_names == ["row", "text", "text_pair"]
+    (tmp_path / "MRPC" / "dev_ids.tsv").unlink()
+    with pytest.raises(UserError, match=r"no dev_ids\.tsv"):
+        glue(tiny, "mrpc", tmp_path).table("train")
+
+
+def test_rows_of_qqp_that_lack_fields_are_left_out_with_a_warning(tiny, tmp_path):
+    header = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+    lines(
+        tmp_path / "QQP" / "train.tsv",
+        header,
+        (0, 1, 2, "a film", "the plot", 1),
+        (1, 3, 4, "a"),
+        (2, 5, 6, "b", "c", 0),
+    )
+    data = glue(tiny, "qqp", tmp_path)
+    with pytest.warns(UserWarning, match="1 rows lack fields and are left out, the first of them in line 3"):
+        assert data.table("train")["text"][:] == ["a film", "b"]
+
+
+def test_mnli_has_two_development_splits_and_the_diagnostic_set(tiny, tmp_path):
+    write_mnli(tmp_path)
+    data = glue(tiny, "mnli", tmp_path)
+    assert data.evaluated("validate") == {"": "validation_matched", "mismatched": "validation_mismatched"}
+    assert data.evaluated("predict") == {"": "test_matched", "mismatched": "test_mismatched", "ax": "ax"}
+    assert data.task_description["also"] == ["mismatched"]
+    assert data.table("train")["label"][:3] == [0, 1, 2]
+
+
+def test_the_hubs_layout_with_its_column_names(tiny, tmp_path):
+    """Files as in the Hub's repository, with the README that says which belong to which configuration."""
+    labels = ["entailment", "neutral", "contradiction"]
+    texts = {"premise": Value("string"), "hypothesis": Value("string")}
+    features = Features({**texts, "label": ClassLabel(names=labels), "idx": Value("int32")})
+    known = {"train": 2, "validation_matched": 1, "validation_mismatched": 0}
+    tables = {"mnli": known | {"test_matched": -1, "test_mismatched": -1}, "ax": {"test": -1}}
+    readme = "---\nconfigs:\n"
+    for name, splits in tables.items():
+        (tmp_path / name).mkdir()
+        readme += f"- config_name: {name}\n  data_files:\n"
+        for split, label in splits.items():
+            rows = {"premise": [GOOD], "hypothesis": [BAD], "label": [label], "idx": [0]}
+            path = tmp_path / name / f"{split}-00000-of-00001.parquet"
+            Dataset.from_dict(rows, features=features).to_parquet(path)
+            readme += f"  - split: {split}\n    path: {name}/{split}-*\n"
+    (tmp_path / "README.md").write_text(f"{readme}---\n", encoding="utf-8")
+    data = glue(tiny, "mnli", tmp_path)
+    assert data.table("train")[0] == {"row": 1, "text": GOOD, "text_pair": BAD, "label": 2}
+    assert data.table("test_matched")[0] == {"row": 1, "text": GOOD, "text_pair": BAD}
+    assert data.evaluated("predict")["ax"] == "ax"
+
+
+def test_both_development_splits_are_evaluated_side_by_side(tiny, tmp_path):
+    write_mnli(tmp_path)
+    run = run_glue(tiny, tmp_path, "mnli", tmp_path / "run")
+    main(["validate", str(run.path), *QUIET[:1]])
+    metrics = run.read_result()["metrics"]
+    assert {"val/accuracy", "val/mismatched_accuracy", "val/loss", "val/mismatched_loss"} <= metrics.keys()
+    # Of 6 rows, so that it is a multiple of 1/6, and of 9 rows on the matched split.
+    assert metrics["val/mismatched_accuracy"] * 6 == pytest.approx(
+        round(metrics["val/mismatched_accuracy"] * 6), abs=1e-5
+    )
+    assert metrics["val/accuracy"] * 9 == pytest.approx(round(metrics["val/accuracy"] * 9), abs=1e-5)
+
+
+def test_held_out_rows_choose_and_the_development_split_is_tested(tiny, tmp_path):
+    write_cola(tmp_path)
+    data = glue(tiny, "cola", tmp_path, validation_size=6)
+    assert [len(data.table(split)) for split in ("train", "held_out", "validation")] == [18, 6, 8]
+    run = run_glue(tiny, tmp_path, "cola", tmp_path / "run", "--data.validation_size=6")
+    main(["test", str(run.path), *QUIET[:1]])
+    assert {"val/matthews", "test/matthews"} <= run.read_result()["metrics"].keys()
+    assert run.read_environment()["examples"] == {"train": 18, "held_out": 6}
+
+
+def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused):
+    write_cola(tmp_path)
+    run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
+    sentence = refused(["test", run.path])
+    for words in (
+        "GLUE publishes no labels of its test split",
+        "validate RUN",
+        "predict RUN",
+        "--data.validation_size",
+    ):
+        assert words in sentence
+
+
+def test_the_submission_has_the_servers_files_and_labels(tiny, tmp_path, capsys):
+    for write in (write_cola, write_stsb, write_mnli):
+        write(tmp_path)
+    runs = [run_glue(tiny, tmp_path, task, tmp_path / "runs" / task) for task in ("cola", "stsb", "mnli")]
+    assert {"val/pearson", "val/spearman"} <= runs[1].read_result()["metrics"].keys()
+    for run in runs:
+        main(["predict", str(run.path), *QUIET[:1]])
+    capsys.readouterr()
+    main(["glue-submission", "--output", str(tmp_path / "out" / "glue.zip"), *(str(run.path) for run in runs)])
+    assert "The server also wants SST-2.tsv, MRPC.tsv, QQP.tsv, QNLI.tsv, RTE.tsv, WNLI.tsv." in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "out" / "glue.zip") as archive:
+        tables = {
+            name: [line.split("\t") for line in archive.read(name).decode().splitlines()] for name in archive.namelist()
+        }
+    assert {name: len(table) - 1 for name, table in tables.items()} == {
+        "CoLA.tsv": 3,
+        "STS-B.tsv": 1,
+        "MNLI-m.tsv": 4,
+        "MNLI-mm.tsv": 4,
+        "AX.tsv": 5,
+    }
+    assert all(table[0] == ["index", "prediction"] for table in tables.values())
+    assert [row[0] for row in tables["CoLA.tsv"][1:]] == ["0", "1", "2"]
+    assert {row[1] for row in tables["CoLA.tsv"][1:]} <= {"0", "1"}
+    assert 0.0 <= float(tables["STS-B.tsv"][1][1]) <= 5.0
+    predicted = [json.loads(line)["label"] for line in runs[2].predictions_of("ax").read_text().splitlines()]
+    assert [row[1] for row in tables["AX.tsv"][1:]] == predicted
+    assert set(predicted) <= {"entailment", "neutral", "contradiction"}
+
+
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_the_texts_of_a_file_are_labelled_by_a_run_of_glue(tiny, tmp_path, task):
+    {"cola": write_cola, "stsb": write_stsb}[task](tmp_path)
+    run = run_glue(tiny, tmp_path, task, tmp_path / "run")
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("sentence,sentence1,sentence2\na film,the plot,a film\n", encoding="utf-8")
+    main(["predict", str(run.path), "--input", str(source), "--output", str(target)])
+    row = json.loads(target.read_text())
+    if task == "cola":
+        assert (row["text"], row["label"] in row["scores"]) == ("a film", True)
+    else:
+        assert (row["text"], row["text_pair"], type(row["score"])) == ("the plot", "a film", float)
+
+
+def test_a_submission_of_what_it_cannot_hold_is_refused(tiny, tmp_path, refused, fit):
+    write_cola(tmp_path)
+    run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
+    out = ["--output", tmp_path / "glue.zip"]
+    assert "holds no predictions; run: peft-lightning predict" in refused(["glue-submission", *out, run.path])
+    main(["predict", str(run.path), *QUIET[:1]])
+    assert "second run of the task cola" in refused(["glue-submission", *out, run.path, run.path])
+    other = fit(tmp_path / "other", model="LinearProbe", epochs=1)
+    assert "is a run of TextClassification; give runs of GLUE" in refused(["glue-submission", *out, other])
+    (tmp_path / "glue.zip").touch()
+    assert "exists; choose another --output" in refused(["glue-submission", *out, run.path])
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "content", "words"),
+    [
+        (
+            "cola",
+            "CoLA/train.tsv",
+            "gj04\t1\t\tfine\ngj04\t1\tfine\n",
+            ["line 2 has 3 columns instead of 4"],
+        ),
+        ("cola", "CoLA/train.tsv", "gj04\t1\t\tfine\ngj04\t-1\t\tbad\n", ["row 2", "'-1'", "can only be predicted"]),
+        ("cola", "CoLA/train.tsv", "gj04\t1\t\tfine\ngj04\t2\t\tbad\n", ["row 2", "column 'label' holds '2'"]),
+        ("cola", "CoLA/train.tsv", "gj04\t1\t\tfine\ngj04\t1\t\t \n", ["row 2", "column 'sentence' is empty"]),
+        (
+            "sst2",
+            "SST-2/train.tsv",
+            "sentence\tlabel\na film\t0.5\n",
+            ["row 1", "'0.5'", "not one of the labels"],
+        ),
+        ("stsb", "STS-B/train.tsv", "sentence1\tsentence2\tscore\na\tb\t5.5\n", ["row 1", "'5.5'", "from 0 to 5"]),
+        ("stsb", "STS-B/train.tsv", "sentence1\tsentence2\tscore\na\tb\tmuch\n", ["row 1", "'much'", "no number"]),
+        ("rte", "RTE/train.tsv", "index\tsentence1\tlabel\n0\ta\tentailment\n", ["no column 'sentence2'"]),
+        ("sst2", "SST-2/train.tsv", b"sentence\tlabel\na film\t0\n\xff film\t1\n", ["line 3: byte 1 is not UTF-8"]),
+    ],
+)
+def test_wrong_files_are_named_by_line_or_row(tiny, tmp_path, task, file, content, words):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        glue(tiny, task, tmp_path).table("train")
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_the_hub_without_a_network_and_unknown_tasks(tiny, refused, tmp_path):
+    with pytest.raises(UserError, match="'nyu-mll/glue' cannot be loaded"):
+        GLUE(task="rte", backbone=str(tiny())).table("train")
+    sentence = refused(["fit", "--model=LoRA", "--data=GLUE", "--data.task=sst5", f"--run_dir={tmp_path}"], status=2)
+    assert "--data" in sentence
+    assert "sst5" in sentence
