@@ -254,7 +254,8 @@ def test_other_encodings_and_two_files_of_a_split_are_named(tokens, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "words"), [("opt", "choose a backbone of one of the types bert"), ("t5", "lacks the layers decoder.block")]
+    ("model_type", "words"),
+    [("opt", "choose a backbone of one of the types bert"), ("t5", "lacks the layers decoder.block")],
 )
 def test_a_backbone_without_such_a_head_is_named_with_the_task(command, refused, conll, model_type, words):
     message = refused(command(conll, model="LinearProbe", model_type=model_type))
