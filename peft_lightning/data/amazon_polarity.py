@@ -7,13 +7,12 @@ from typing import Any
 from datasets import Dataset
 
 from peft_lightning.data.files import read_file, read_source
-from peft_lightning.data.text import TextDataModule
-from peft_lightning.errors import UserError
+from peft_lightning.data.no_validation import NoValidation
 
 COLUMNS = ["label", "title", "content"]
 
 
-class AmazonPolarity(TextDataModule):
+class AmazonPolarity(NoValidation):
     """The content of a review without its title, two classes; accuracy.
 
     Args:
@@ -21,7 +20,7 @@ class AmazonPolarity(TextDataModule):
             content; label 1 is negative and 2 positive), or one laid out as on the Hub.
         max_length: Number of tokens after which a review is cut.
         validation_size: Number of training reviews held out for validation; the publisher has no such split.
-        kwargs: Arguments of `TextDataModule`.
+        kwargs: Arguments of `NoValidation`.
     """
 
     text_columns = {"text": "content"}
@@ -34,10 +33,7 @@ class AmazonPolarity(TextDataModule):
         validation_size: int = 10_000,
         **kwargs: Any,
     ):
-        super().__init__(source=source, max_length=max_length, **kwargs)
-        if validation_size < 1:
-            raise UserError(f"validation_size is {validation_size}; give at least 1.")
-        self.validation_size = validation_size
+        super().__init__(source=source, max_length=max_length, validation_size=validation_size, **kwargs)
 
     @property
     def labels(self) -> list[str]:
@@ -48,11 +44,6 @@ class AmazonPolarity(TextDataModule):
     def label_values(self) -> dict[str, int]:
         """Names or numbers; the publisher's files count from 1, copies laid out as on the Hub from 0."""
         return super().label_values | ({"1": 0, "2": 1} if self._published_files() else {"0": 0, "1": 1})
-
-    @property
-    def split_off(self) -> dict[str, float | int]:
-        """The validation split."""
-        return {} if "validation" in self.raw else {"validation": self.validation_size}
 
     @cached_property
     def raw(self) -> dict[str, Dataset]:

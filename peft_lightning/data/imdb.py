@@ -7,15 +7,14 @@ from typing import Any
 from datasets import Dataset
 
 from peft_lightning.data.files import read_source
+from peft_lightning.data.no_validation import NoValidation
 from peft_lightning.data.readers import read_folders, require_columns
-from peft_lightning.data.text import TextDataModule
-from peft_lightning.errors import UserError
 
 HUB = "stanfordnlp/imdb"
 SPLITS = ("train", "test")
 
 
-class IMDB(TextDataModule):
+class IMDB(NoValidation):
     """One review, two classes; accuracy.
 
     Args:
@@ -23,20 +22,14 @@ class IMDB(TextDataModule):
             are not read), or a directory laid out as on the Hub.
         max_length: Number of tokens after which a review is cut.
         validation_size: Number of training reviews held out for validation; the publisher has no such split.
-        kwargs: Arguments of `TextDataModule`.
-
-    Raises:
-        UserError: `validation_size` is not positive.
+        kwargs: Arguments of `NoValidation`.
     """
 
     text_columns = {"text": "text"}
     label_column = "label"
 
     def __init__(self, source: str = HUB, max_length: int = 512, validation_size: int = 2_500, **kwargs: Any):
-        super().__init__(source=source, max_length=max_length, **kwargs)
-        if validation_size < 1:
-            raise UserError(f"validation_size is {validation_size}; give at least 1.")
-        self.validation_size = validation_size
+        super().__init__(source=source, max_length=max_length, validation_size=validation_size, **kwargs)
 
     @property
     def labels(self) -> list[str]:
@@ -47,11 +40,6 @@ class IMDB(TextDataModule):
     def label_values(self) -> dict[str, int]:
         """Names or numbers."""
         return super().label_values | {"0": 0, "1": 1}
-
-    @property
-    def split_off(self) -> dict[str, float | int]:
-        """The validation split."""
-        return {} if "validation" in self.raw else {"validation": self.validation_size}
 
     @cached_property
     def raw(self) -> dict[str, Dataset]:
