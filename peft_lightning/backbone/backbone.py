@@ -1,23 +1,19 @@
-"""One wrapper for every Hugging Face model: named sites, three verbs, and a way back."""
+"""One wrapper for every Hugging Face model: verbs that adapt it at named sites, and a way back."""
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedTokenizerBase
 
-from peft_lightning.backbone.architectures import architecture
 from peft_lightning.backbone.attention import PREFIX_ATTENTION
-from peft_lightning.backbone.linear_maps import as_seen
-from peft_lightning.backbone.loading import load_pretrained, load_tokenizer, model_type
+from peft_lightning.backbone.frozen import FrozenModel
 from peft_lightning.backbone.pretrained import PretrainedValues, put
 from peft_lightning.backbone.prompts import make_room
-from peft_lightning.backbone.sites import Layer, Site, base_prefix, find_layers, find_sites
+from peft_lightning.backbone.sites import Site
 from peft_lightning.backbone.slots import After, AfterPart, Beside, Entrance, Instead, InsteadPart, Prefixed, Slot
 from peft_lightning.errors import UserError
 from peft_lightning.modules.prompt import InputPrompt
@@ -45,8 +41,8 @@ class Insertion:
         return self.slot.inserted
 
 
-class Backbone(nn.Module):
-    """A pretrained task model, frozen but for its head, that methods adapt through named sites.
+class Backbone(FrozenModel):
+    """A frozen pretrained model that methods adapt through its named sites, with a way back.
 
     Args:
         name: Hub id, local directory, or `embedded:minilm-l6`.
@@ -55,11 +51,6 @@ class Backbone(nn.Module):
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
 
     Attributes:
-        model: The transformers model.
-        pretrained: The pretrained parameters by their original names, whether frozen or not.
-        head: All other parameters by name: the task's head, and a pooler that the file lacks. Every method trains them.
-            Empty for a task whose head the backbone was pretrained with.
-        layers: Its layers, from input to output; those of a decoder behind those of its encoder.
         insertions: What methods inserted, in order.
         roles: Pretrained parameters that were unfrozen, by their original names, and what as.
         fingerprint: Tells pretrained weights apart, whatever the name they were loaded by.
@@ -70,27 +61,9 @@ class Backbone(nn.Module):
     """
 
     def __init__(self, name: str, task: "Task", revision: str | None = None, gradient_checkpointing: bool = False):
-        super().__init__()
-        self.name = name
-        self.revision = revision
-        self.architecture = architecture(model_type(name, revision))
-        self.model, fresh = load_pretrained(name, task, revision)
-        self._base = base_prefix(self.model)
-        # The head of a task that the backbone was pretrained for, often its embeddings once more, is a part of it.
-        kept = "" if task.pretrained_head else self._base
-        self.pretrained = {
-            key: parameter
-            for key, parameter in self.model.named_parameters()
-            if key.startswith(kept) and key not in fresh
-        }
-        known = {id(parameter) for parameter in self.pretrained.values()}
-        self.head = {name: p for name, p in self.model.named_parameters() if id(p) not in known}
+        super().__init__(name, task, revision)
         self._values = PretrainedValues(name, task, revision, self.pretrained)
         self.fingerprint = self._values.fingerprint
-        for parameter in self.pretrained.values():
-            parameter.requires_grad_(False)
-        self.layers = list(find_layers(self.model, self.architecture))
-        self._embeddings = find_sites(self.model, self.architecture.embeddings, self._base.rstrip("."))
         self.insertions: list[Insertion] = []
         self.roles: dict[str, Role] = {}
         self.complete = True
@@ -98,121 +71,6 @@ class Backbone(nn.Module):
         self._own_attention = self.model.config._attn_implementation
         if gradient_checkpointing:
             self.model.activation_checkpointing_enable()
-
-    # What there is
-
-    @property
-    def width(self) -> int:
-        """Hidden size d."""
-        return self.model.config.hidden_size
-
-    def kv_heads(self, site: Site) -> tuple[int, int]:
-        """Number and size of the heads of keys and values of an attention.
-
-        Several heads of queries may share one of keys and values, and its size need not be the hidden size divided by
-        the number of heads.
-        """
-        config = self.model.config
-        heads = config.num_attention_heads
-        if site.path.startswith(f"{self._base}decoder."):
-            # BART's decoder may have other heads than its encoder, whose number is that of the configuration.
-            heads = getattr(config, "decoder_attention_heads", heads)
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return getattr(config, "num_key_value_heads", None) or heads, size
-
-    @property
-    def pre_norm(self) -> bool:
-        """Whether norms stand before the sub-layers rather than behind the residual."""
-        rule = self.architecture.pre_norm
-        return getattr(self.model.config, rule) if isinstance(rule, str) else rule
-
-    @property
-    def word_embeddings(self) -> Tensor:
-        """The pretrained embeddings of the vocabulary `[tokens, width]`; the width need not be the hidden size."""
-        weight = self.module_at(self.embedding_site("word_embeddings")).weight
-        assert isinstance(weight, Tensor)
-        return weight
-
-    @property
-    def position_room(self) -> int | None:
-        """The number of tokens that the position table has room for; None if there is no such table."""
-        if not self.position_sites:
-            return None
-        config = self.model.config
-        taken = config.pad_token_id + 1 if self.architecture.positions_start_after_padding else 0
-        return config.max_position_embeddings - taken
-
-    def sites(self, *names: str) -> list[Site]:
-        """All sites of these names, layer by layer.
-
-        Raises:
-            UserError: A name is not a site of this architecture.
-        """
-        for name in names:
-            if not any(name in layer.sites for layer in self.layers):
-                known = ", ".join(self.layers[0].sites)
-                raise UserError(f"A {self.model.config.model_type} layer has no site '{name}'; its sites are {known}.")
-        return [layer.sites[name] for layer in self.layers for name in names if name in layer.sites]
-
-    def embedding_site(self, name: str) -> Site:
-        """The site `name` outside the layers, for example `position_embeddings`.
-
-        Raises:
-            UserError: This model has no such site.
-        """
-        if name not in self._embeddings:
-            raise UserError(
-                f"This {self.model.config.model_type} model has no site '{name}' outside its layers; "
-                f"there are {', '.join(self._embeddings)}."
-            )
-        return self._embeddings[name]
-
-    @property
-    def attention_sites(self) -> list[Site]:
-        """Every attention, layer by layer: to the layer's own tokens, and to the encoder's in a decoder."""
-        names = ("attention", "cross_attention")
-        return [layer.sites[name] for layer in self.layers for name in names if name in layer.sites]
-
-    @property
-    def position_sites(self) -> list[Site]:
-        """The tables of positions, one a stack; none where attention itself knows how far tokens are apart."""
-        return [site for name, site in self._embeddings.items() if name.endswith("position_embeddings")]
-
-    def module_at(self, site: Site) -> nn.Module:
-        """The pretrained module at a site, behind anything that was inserted there."""
-        return self.model.get_submodule(self._innermost_path(site.path))
-
-    def base_at(self, site: Site) -> Any:
-        """What a module that replaces the site is handed: the pretrained module, or a view of a linear map there."""
-        return as_seen(self.module_at(site), site.part)
-
-    @property
-    def layer_norms(self) -> list[nn.Module]:
-        """Every LayerNorm or RMSNorm of the backbone: those of each layer, and those outside the layers."""
-        outside = [site for name, site in self._embeddings.items() if name.endswith("_norm")]
-        return [*map(self.module_at, outside), *self.layer_norms_of(self.layers)]
-
-    def layer_norms_of(self, layers: Iterable[Layer]) -> list[nn.Module]:
-        """The norms inside these layers."""
-        sites = [site for layer in layers for name, site in layer.sites.items() if name.endswith("_norm")]
-        return [self.module_at(site) for site in sites]
-
-    def layer_module(self, layer: Layer) -> nn.Module:
-        """The transformers module of a layer."""
-        return self.model.get_submodule(self._innermost_path(layer.path))
-
-    @property
-    def above_layers(self) -> list[nn.Parameter]:
-        """Pretrained parameters that the data passes after the layers: a pooler, if the backbone's file has one."""
-        above = tuple(f"{self._base}{part}." for part in self.architecture.above)
-        return [parameter for name, parameter in self.pretrained.items() if name.startswith(above)]
-
-    @property
-    def below_layers(self) -> list[nn.Parameter]:
-        """All other pretrained parameters outside the layers: the embeddings and what belongs to them."""
-        above = {id(parameter) for parameter in self.above_layers}
-        outside = [parameter for name, parameter in self.pretrained.items() if self._layer_of(name) is None]
-        return [parameter for parameter in outside if id(parameter) not in above]
 
     # The verbs: to insert after, beside, instead and in front, and to train what is there
 
@@ -370,23 +228,6 @@ class Backbone(nn.Module):
             return self.model(use_cache=False, **inputs)
         return self.model(**inputs)
 
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that belongs to the model."""
-        return load_tokenizer(self.name, self.revision)
-
-    def generate(self, options: Mapping[str, Any], **inputs: Tensor) -> list[str]:
-        """What an encoder-decoder writes, one text an example: the best of its beams, without special tokens.
-
-        Args:
-            options: What of the backbone's own generation configuration is to be different.
-            inputs: `input_ids [batch, length]` and `attention_mask`.
-        """
-        config = copy.deepcopy(self.model.generation_config)
-        config.update(**options)
-        written = self.model.generate(**inputs, generation_config=config)
-        return [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
-
     # How it is done
 
     def _insert(self, kind: Callable[[nn.Module, nn.Module], Slot], site: Site, path: str, module: nn.Module) -> None:
@@ -394,28 +235,6 @@ class Backbone(nn.Module):
         slot = kind(base, module).train(base.training)
         self.model.set_submodule(path, slot, strict=True)
         self.insertions.append(Insertion(site, path, slot))
-
-    def _present_path(self, path: str) -> str:
-        """Where the module that was loaded at `path` is found now that slots stand before it."""
-        found: list[str] = []
-        module: nn.Module = self.model
-        for part in path.split("."):
-            while isinstance(module, Slot):
-                found.append("base")
-                module = module.base
-            found.append(part)
-            module = module.get_submodule(part)
-        return ".".join(found)
-
-    def _innermost_path(self, path: str) -> str:
-        """Where the module itself is found, behind any slots that stand at its place too."""
-        found = self._present_path(path)
-        while isinstance(self.model.get_submodule(found), Slot):
-            found += ".base"
-        return found
-
-    def _layer_of(self, name: str) -> int | None:
-        return next((layer.index for layer in self.layers if name.startswith(f"{layer.path}.")), None)
 
     def _set_attention(self, implementation: str) -> None:
         if self.model.config._attn_implementation != implementation:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from peft_lightning.backbone import Backbone, load_tokenizer
+from peft_lightning.backbone import Backbone
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.modules import Prompt
 from peft_lightning.modules.prompt_length import check_prompt_length
@@ -60,7 +60,7 @@ class PromptTuning(AdaptationMethod):
         length = self.hparams.prompt_length
         if self.hparams.init == "uniform":
             return torch.rand(length, table.shape[1]) - 0.5
-        tokenizer = load_tokenizer(backbone.name, backbone.revision)
+        tokenizer = backbone.tokenizer
         words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
         rows = table[words[torch.randint(len(words), (length,))]]
         if self.hparams.init == "labels":

@@ -29,16 +29,18 @@ def build_task(description: Mapping[str, Any]) -> Task:
         description: `type`, a key of `TASKS`, and the arguments of that class.
 
     Raises:
-        UserError: There is no task of this type.
+        UserError: There is no task of this type, or no such metric to monitor.
     """
     options = dict(description)
     kind = options.pop("type", None)
     if kind not in TASKS:
         raise UserError(f"There is no task '{kind}'; the tasks are {', '.join(TASKS)}.")
     try:
-        return TASKS[kind](**options)
+        task = TASKS[kind](**options)
     except TypeError as error:
         raise UserError(f"The description of the task '{kind}' is wrong: {error}.") from error
+    task.check_monitor()
+    return task
 
 
 __all__ = [

@@ -39,6 +39,18 @@ class Task(ABC):
         self.mode = mode
         self.also = list(also)
 
+    def check_monitor(self) -> None:
+        """Checks that what chooses the best checkpoint is a metric of the task.
+
+        Raises:
+            UserError: It is not.
+        """
+        known = ["loss", *self.metrics()]
+        if self.monitor not in known or self.mode not in ("max", "min"):
+            raise UserError(
+                f"monitor is '{self.monitor}' and mode '{self.mode}'; give one of {', '.join(known)}, and max or min."
+            )
+
     @property
     def label_names(self) -> Sequence[str]:
         """The names of the labels, if the task has any."""

@@ -53,8 +53,6 @@ class Classification(Task):
         super().__init__(max_length, monitor, mode, also)
         if len(labels) < 2 or len(set(labels)) < len(labels):
             raise UserError(f"labels are {list(labels)}; give at least two, each once.")
-        if monitor not in ("loss", "accuracy", "f1", "matthews") or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give a metric of the task, and max or min.")
         self.labels = list(labels)
 
     @property

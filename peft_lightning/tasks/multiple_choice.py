@@ -44,8 +44,6 @@ class MultipleChoice(Task):
         super().__init__(max_length, monitor, mode, also)
         if choices < 2:
             raise UserError(f"choices is {choices}; give at least 2.")
-        if monitor not in ("loss", "accuracy") or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give accuracy or loss, and max or min.")
         self.choices = choices
 
     def model_options(self) -> dict[str, Any]:

@@ -67,8 +67,6 @@ class QuestionAnswering(Task):
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
         self.null_score_diff_threshold = null_score_diff_threshold
-        if monitor not in ("loss", *self.metrics()) or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give a metric of the task, and max or min.")
 
     def model_options(self) -> dict[str, Any]:
         """Two logits a token."""

@@ -13,7 +13,6 @@ from transformers import (
     TextClassificationPipeline,
 )
 
-from peft_lightning.errors import UserError
 from peft_lightning.tasks.base import Batch, Task
 from peft_lightning.tasks.metrics import Pearson, Spearman
 
@@ -35,8 +34,6 @@ class Regression(Task):
 
     def __init__(self, max_length: int, monitor: str = "spearman", mode: str = "max", also: Sequence[str] = ()):
         super().__init__(max_length, monitor, mode, also)
-        if monitor not in ("loss", "pearson", "spearman") or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give a metric of the task, and max or min.")
 
     def model_options(self) -> dict[str, Any]:
         """One output."""

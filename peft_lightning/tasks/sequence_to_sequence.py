@@ -23,7 +23,7 @@ from peft_lightning.tasks.text_metrics import (
     chrf,
     rouge,
 )
-from peft_lightning.tasks.text_to_text_pipeline import TextToTextPipeline
+from peft_lightning.tasks.text_to_text_pipeline import TextToTextPipeline, generation_config
 
 PADDING = -100
 CORPUS_SCORES = {"bleu": {"bleu": bleu, "chrf": chrf}, "bleu_no_diacritics": {"bleu_no_diacritics": bleu_no_diacritics}}
@@ -114,9 +114,6 @@ class SequenceToSequence(Task):
         if unknown or not metrics:
             raise UserError(f"metrics are {list(metrics)}; give some of {', '.join(METRICS)}.")
         self.wanted = [name for name in METRICS if name in metrics]
-        known = ["loss", *self._names()]
-        if monitor not in known or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}', mode '{mode}'; give one of {', '.join(known)}, and max or min.")
         self.max_target_length = max_target_length
         self.max_new_tokens = longest
         self.label_smoothing = label_smoothing
@@ -173,7 +170,10 @@ class SequenceToSequence(Task):
     def answer(self, method: Any, batch: Batch) -> Answer:
         """Logits of the reference, and generated texts."""
         source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        return Answer(method(batch).logits, method.backbone.generate(self.generation, **source))
+        model, tokenizer = method.backbone.model, method.backbone.tokenizer
+        written = model.generate(**source, generation_config=generation_config(model, self.generation))
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        return Answer(method(batch).logits, [text.strip() for text in texts])
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Mean cross entropy of `output.logits [batch, length, vocabulary]` over the tokens, in float32."""

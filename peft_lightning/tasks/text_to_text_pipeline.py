@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import GenerationConfig, Pipeline
+from transformers import GenerationConfig, Pipeline, PreTrainedModel
+
+
+def generation_config(model: PreTrainedModel, options: Mapping[str, Any]) -> GenerationConfig:
+    """The model's own generation configuration, but for some options."""
+    return GenerationConfig.from_dict(model.generation_config.to_dict() | dict(options))
 
 
 class TextToTextPipeline(Pipeline):
@@ -20,7 +25,7 @@ class TextToTextPipeline(Pipeline):
         super().__init__(**kwargs)
         self.text_prefix = prefix
         self.cut_at = cut_at
-        self.written_as = GenerationConfig.from_dict(self.model.generation_config.to_dict() | dict(generation))
+        self.written_as = generation_config(self.model, generation)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         return {}, {}, {}

@@ -54,8 +54,6 @@ class TokenClassification(Task):
         super().__init__(max_length, monitor, mode, also)
         if len(labels) < 2 or len(set(labels)) < len(labels) or OUTSIDE not in labels or not all(map(is_tag, labels)):
             raise UserError(f"labels are {list(labels)}; give O and tags of the form B-TYPE and I-TYPE, each once.")
-        if monitor not in ("loss", *SCORES) or mode not in ("max", "min"):
-            raise UserError(f"monitor is '{monitor}' and mode '{mode}'; give a metric of the task, and max or min.")
         self.labels = list(labels)
 
     @property
