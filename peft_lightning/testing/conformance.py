@@ -17,20 +17,29 @@ import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
 
-from peft_lightning.backbone import Backbone, load_tokenizer
+from peft_lightning.backbone import load_tokenizer
 from peft_lightning.errors import UserError
-from peft_lightning.methods import AdaptationMethod, load_adapter, load_checkpoint
-from peft_lightning.tasks import Batch, build_task
-from peft_lightning.testing.case import TASK, TEXTS, Case
+from peft_lightning.methods import load_adapter, load_checkpoint
+from peft_lightning.testing.case import TEXTS, Case
+from peft_lightning.testing.probes import (
+    count_fresh,
+    equal,
+    hidden_states,
+    layer_states,
+    load_plain,
+    logits_of,
+    make_loader,
+    make_trainer,
+    refusal_of,
+    require,
+    require_close,
+    save_checkpoint,
+)
 
 
 def dropout_is_on_in_training(case: Case) -> None:
@@ -52,11 +61,11 @@ def dropout_is_on_in_training(case: Case) -> None:
 
     method = case.build()
     layers = {method.backbone.layer_module(layer) for layer in method.backbone.layers}
-    trainer = _trainer(case, steps=3, callbacks=[Watch()], val_check_interval=1)
-    trainer.validate(method, _loader(case, 1), verbose=False)
-    trainer.fit(method, _loader(case, 3), _loader(case, 1))
-    _check(len(modes) >= 3 * len(layers), "not every layer was looked at in every step")
-    _check(all(modes.values()), f"dropout is off in training: {[name for name, on in modes.items() if not on]}")
+    trainer = make_trainer(case, steps=3, callbacks=[Watch()], val_check_interval=1)
+    trainer.validate(method, make_loader(case, 1), verbose=False)
+    trainer.fit(method, make_loader(case, 3), make_loader(case, 1))
+    require(len(modes) >= 3 * len(layers), "not every layer was looked at in every step")
+    require(all(modes.values()), f"dropout is off in training: {[name for name, on in modes.items() if not on]}")
 
 
 def only_declared_parameters_train(case: Case) -> None:
@@ -72,14 +81,14 @@ def only_declared_parameters_train(case: Case) -> None:
                     if parameter.grad is not None and parameter.grad.count_nonzero():
                         gradients[name] = True
 
-    _trainer(case, steps=3, callbacks=[Watch()]).fit(method, _loader(case, 3))
+    make_trainer(case, steps=3, callbacks=[Watch()]).fit(method, make_loader(case, 3))
     trained = {name for name, p in method.named_parameters(remove_duplicate=False) if p.requires_grad}
     for name, tensor in method.state_dict().items():
         moved = not torch.equal(tensor, before[name])
-        _check(moved or name not in trained, f"{name} has not changed in training")
-        _check(not moved or name in method.trained_state(), f"{name} has changed in training")
+        require(moved or name not in trained, f"{name} has not changed in training")
+        require(not moved or name in method.trained_state(), f"{name} has changed in training")
     silent = [name for name, p in method.named_parameters() if p.requires_grad and name not in gradients]
-    _check(not silent, f"no gradient by the second step: {silent}")
+    require(not silent, f"no gradient by the second step: {silent}")
 
 
 def output_is_independent_of_padding(case: Case) -> None:
@@ -88,9 +97,11 @@ def output_is_independent_of_padding(case: Case) -> None:
     tokenizer = load_tokenizer(str(case.backbone))
     longer = tokenizer(list(TEXTS), padding="max_length", max_length=30, return_tensors="pt")
     alone = [tokenizer([text], return_tensors="pt") for text in TEXTS]
-    logits = _logits(method, batch)
-    _check_close(_logits(method, dict(longer)), logits, 1e-4, "more padding changes the logits")
-    _check_close(torch.cat([_logits(method, dict(row)) for row in alone]), logits, 1e-4, "other rows change the logits")
+    logits = logits_of(method, batch)
+    require_close(logits_of(method, dict(longer)), logits, 1e-4, "more padding changes the logits")
+    require_close(
+        torch.cat([logits_of(method, dict(row)) for row in alone]), logits, 1e-4, "other rows change the logits"
+    )
 
 
 def starts_at_the_identity_if_it_says_so(case: Case) -> None:
@@ -99,8 +110,8 @@ def starts_at_the_identity_if_it_says_so(case: Case) -> None:
     if tolerance is not None:
         method, batch = case.build(), case.batch()
         with method.disabled():
-            bare = _logits(method, batch)
-        _check_close(_logits(method, batch), bare, tolerance, "the untrained method changes the logits")
+            bare = logits_of(method, batch)
+        require_close(logits_of(method, batch), bare, tolerance, "the untrained method changes the logits")
 
 
 def trained_method_changes_the_output(case: Case) -> None:
@@ -108,24 +119,24 @@ def trained_method_changes_the_output(case: Case) -> None:
     method, batch = case.trained(), case.batch()
     if method.parameter_report.method:
         with method.disabled():
-            bare = _logits(method, batch)
-        _check(float((_logits(method, batch) - bare).abs().max()) > 1e-2, "the trained method changes nothing")
+            bare = logits_of(method, batch)
+        require(float((logits_of(method, batch) - bare).abs().max()) > 1e-2, "the trained method changes nothing")
 
 
 def files_give_the_model_back(case: Case) -> None:
     """Checkpoint and adapter hold exactly what was trained, and give bit-equal logits on a differently seeded head."""
     method, batch = case.trained(), case.batch()
-    logits = _logits(method, batch)
+    logits = logits_of(method, batch)
     checkpoint, adapter = (
-        _save_checkpoint(method, case),
+        save_checkpoint(method, case),
         method.save_adapter(case.directory / "adapter", overwrite=True),
     )
     held = torch.load(checkpoint, weights_only=True)["state_dict"]
-    _check(held.keys() == method.trained_state().keys(), "the checkpoint holds more or less than what was trained")
+    require(held.keys() == method.trained_state().keys(), "the checkpoint holds more or less than what was trained")
     torch.manual_seed(1)
     for source, loaded in (("checkpoint", load_checkpoint(checkpoint)), ("adapter", load_adapter(adapter))):
-        _check(type(loaded) is case.method, f"the {source} gives back a {type(loaded).__name__}")
-        _check(torch.equal(_logits(loaded, batch), logits), f"the {source} gives other logits")
+        require(type(loaded) is case.method, f"the {source} gives back a {type(loaded).__name__}")
+        require(torch.equal(logits_of(loaded, batch), logits), f"the {source} gives other logits")
 
 
 def wrong_files_are_refused(case: Case) -> None:
@@ -138,8 +149,8 @@ def wrong_files_are_refused(case: Case) -> None:
         ("unexpected", state | {f"{name}.copy": tensor}),
         ("other sizes", state | {name: torch.cat([tensor, tensor])}),
     ):
-        message = _refusal(partial(method.load_state_dict, wrong))
-        _check(
+        message = refusal_of(partial(method.load_state_dict, wrong))
+        require(
             fault in message and name in message,
             f"a state dict with a tensor {fault} is not refused by name: {message}",
         )
@@ -148,15 +159,18 @@ def wrong_files_are_refused(case: Case) -> None:
 def disabling_is_exact_and_temporary(case: Case) -> None:
     """Disabled, the backbone is bit for bit the pretrained one; afterwards the method is as before, even on errors."""
     method, batch = case.trained(), case.batch()
-    before = _logits(method, batch)
+    before = logits_of(method, batch)
     with method.disabled():
-        _check(_equal(_hidden(method.backbone.model, batch), _hidden(_pretrained(case), batch)), "disabled differs")
-    _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself")
+        require(
+            equal(hidden_states(method.backbone.model, batch), hidden_states(load_plain(case), batch)),
+            "disabled differs",
+        )
+    require(torch.equal(logits_of(method, batch), before), "disabled() does not undo itself")
     with suppress(KeyError), method.disabled():
         raise KeyError
-    _check(torch.equal(_logits(method, batch), before), "disabled() does not undo itself after an error")
+    require(torch.equal(logits_of(method, batch), before), "disabled() does not undo itself after an error")
     with method.disabled():
-        _check("disabled" in _refusal(method.trained_state), "it can be saved while it is disabled")
+        require("disabled" in refusal_of(method.trained_state), "it can be saved while it is disabled")
 
 
 def layers_can_be_removed(case: Case) -> None:
@@ -166,8 +180,8 @@ def layers_can_be_removed(case: Case) -> None:
     layers of a decoder come behind those of its encoder.
     """
     method, batch = case.trained(), case.batch()
-    before, state = _layer_states(method, batch), copy.deepcopy(method.state_dict())
-    _check(len(before) == len(method.backbone.layers) + 1, "not every layer gives one output")
+    before, state = layer_states(method, batch), copy.deepcopy(method.state_dict())
+    require(len(before) == len(method.backbone.layers) + 1, "not every layer gives one output")
     adapted = {insertion.site.layer for insertion in method.backbone.insertions} | {
         layer.index
         for layer in method.backbone.layers
@@ -176,15 +190,15 @@ def layers_can_be_removed(case: Case) -> None:
     }
     for layer in range(len(method.backbone.layers)):
         with method.layers_removed(layer, layer, layer_norms=True):
-            without = _layer_states(method, batch)
+            without = layer_states(method, batch)
         for below in range(layer + 1):
-            _check(torch.equal(without[below], before[below]), f"removing layer {layer} changes what comes before it")
+            require(torch.equal(without[below], before[below]), f"removing layer {layer} changes what comes before it")
         changed = not torch.equal(without[layer + 1], before[layer + 1])
-        _check(
+        require(
             changed == (layer in adapted), f"removing layer {layer} {'changes' if changed else 'does not change'} it"
         )
-        _check(_equal(_layer_states(method, batch), before), f"removing layer {layer} does not undo itself")
-    _check(
+        require(equal(layer_states(method, batch), before), f"removing layer {layer} does not undo itself")
+    require(
         all(torch.equal(tensor, state[name]) for name, tensor in method.state_dict().items()), "weights have changed"
     )
 
@@ -194,45 +208,51 @@ def removing_gives_the_original_back(case: Case) -> None:
     method, batch = case.trained(), case.batch()
     head = list(method.backbone.head)
     state = {name: tensor.clone() for name, tensor in method.backbone.model.state_dict().items() if name in head}
-    model, pretrained = method.remove(), _pretrained(case)
-    _check(model.state_dict().keys() == pretrained.state_dict().keys(), "the removed model has other keys")
+    model, pretrained = method.remove(), load_plain(case)
+    require(model.state_dict().keys() == pretrained.state_dict().keys(), "the removed model has other keys")
     for name, tensor in model.state_dict().items():
-        _check(torch.equal(tensor, state.get(name, pretrained.state_dict()[name])), f"{name} is not what it was")
-    _check(_equal(_hidden(model, batch), _hidden(pretrained, batch)), "the removed model computes something else")
+        require(torch.equal(tensor, state.get(name, pretrained.state_dict()[name])), f"{name} is not what it was")
+    require(
+        equal(hidden_states(model, batch), hidden_states(pretrained, batch)),
+        "the removed model computes something else",
+    )
     names = [name for name, p in model.named_parameters() if p.requires_grad]
-    _check(sorted(names) == sorted(head), f"still trainable after removal: {sorted(set(names) - set(head))}")
+    require(sorted(names) == sorted(head), f"still trainable after removal: {sorted(set(names) - set(head))}")
 
 
 def merging_is_exact_or_refused(case: Case) -> None:
     """`merge` gives a plain model with the same logits and leaves the method alone, or says why it cannot."""
     method, batch = case.trained(), case.batch()
-    logits = _logits(method, batch)
+    logits = logits_of(method, batch)
     try:
         merged = method.merge()
     except UserError as refusal:
-        _check("cannot be merged" in str(refusal), f"merge is refused without a reason: {refusal}")
-        _check(not case.merges, f"merge is refused: {refusal}")
+        require("cannot be merged" in str(refusal), f"merge is refused without a reason: {refusal}")
+        require(not case.merges, f"merge is refused: {refusal}")
         return
-    _check(case.merges is not False, "merge is not refused")
-    _check(merged.state_dict().keys() == _pretrained(case).state_dict().keys(), "the merged model has other keys")
+    require(case.merges is not False, "merge is not refused")
+    require(merged.state_dict().keys() == load_plain(case).state_dict().keys(), "the merged model has other keys")
     with torch.no_grad():
         output = merged.eval()(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
-    _check_close(output, logits, 1e-4, "the merged model gives other logits")
-    _check(torch.equal(_logits(method, batch), logits), "merging has changed the method")
+    require_close(output, logits, 1e-4, "the merged model gives other logits")
+    require(torch.equal(logits_of(method, batch), logits), "merging has changed the method")
 
 
 def parameter_report_is_right(case: Case) -> None:
     """The report adds up, agrees with `requires_grad`, and with the formula of the case."""
     method = case.build()
     report = method.parameter_report
-    _check(report.trained == report.method + report.head + report.layer_norm, f"the report does not add up: {report}")
+    require(report.trained == report.method + report.head + report.layer_norm, f"the report does not add up: {report}")
     trainable = sum(p.numel() for p in set(method.parameters()) if p.requires_grad)
-    _check(report.trained == trainable, f"{trainable} parameters are trainable, reported are {report.trained}")
-    pretrained = _pretrained(case).base_model
-    _check(report.backbone == sum(p.numel() for p in pretrained.parameters()) - _fresh(case, method), "backbone's size")
+    require(report.trained == trainable, f"{trainable} parameters are trainable, reported are {report.trained}")
+    pretrained = load_plain(case).base_model
+    require(
+        report.backbone == sum(p.numel() for p in pretrained.parameters()) - count_fresh(case, method),
+        "backbone's size",
+    )
     if case.count is not None:
         formula = case.count(method.backbone)
-        _check(report.method == formula, f"the method trains {report.method} parameters, the formula says {formula}")
+        require(report.method == formula, f"the method trains {report.method} parameters, the formula says {formula}")
 
 
 def gradient_checkpointing_changes_nothing(case: Case) -> None:
@@ -243,31 +263,31 @@ def gradient_checkpointing_changes_nothing(case: Case) -> None:
         for module in method.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-        _check(method.backbone.model.is_activation_checkpointing == checkpointing, "the option does not switch it on")
+        require(method.backbone.model.is_activation_checkpointing == checkpointing, "the option does not switch it on")
         batch = case.batch()
         method.task.loss(method(batch), batch).backward()
         gradients.append({name: p.grad for name, p in method.named_parameters() if p.requires_grad})
     plain, recomputed = gradients
     for name, gradient in plain.items():
         other = recomputed[name]
-        _check((gradient is None) == (other is None), f"{name}: a gradient only without or only with checkpointing")
+        require((gradient is None) == (other is None), f"{name}: a gradient only without or only with checkpointing")
         if gradient is not None and other is not None:
-            _check_close(other, gradient, 1e-5, f"{name}: another gradient under checkpointing")
+            require_close(other, gradient, 1e-5, f"{name}: another gradient under checkpointing")
 
 
 def copies_are_independent(case: Case) -> None:
     """A deep copy and a pickled copy compute the same, and changing them changes nothing here."""
     method, batch = case.trained(), case.batch()
-    logits = _logits(method, batch)
+    logits = logits_of(method, batch)
     for how, twin in (("deep", copy.deepcopy(method)), ("pickled", pickle.loads(pickle.dumps(method)))):
-        _check(torch.equal(_logits(twin, batch), logits), f"the {how} copy gives other logits")
+        require(torch.equal(logits_of(twin, batch), logits), f"the {how} copy gives other logits")
         with twin.disabled():
-            _check(torch.equal(_logits(method, batch), logits), f"disabling the {how} copy disables the original")
+            require(torch.equal(logits_of(method, batch), logits), f"disabling the {how} copy disables the original")
         with torch.no_grad():
             for parameter in twin.parameters():
                 parameter.zero_()
         twin.remove()
-        _check(torch.equal(_logits(method, batch), logits), f"changing the {how} copy changes the original")
+        require(torch.equal(logits_of(method, batch), logits), f"changing the {how} copy changes the original")
 
 
 def mixed_precision_works(case: Case) -> None:
@@ -278,9 +298,9 @@ def mixed_precision_works(case: Case) -> None:
     loss.backward()
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
-            _check(parameter.dtype == torch.float32, f"{name} is {parameter.dtype}")
+            require(parameter.dtype == torch.float32, f"{name} is {parameter.dtype}")
             finite = parameter.grad is not None and bool(parameter.grad.isfinite().all())
-            _check(finite, f"{name} has no finite gradient in bfloat16")
+            require(finite, f"{name} has no finite gradient in bfloat16")
 
 
 def options_are_plain_values(case: Case) -> None:
@@ -291,9 +311,9 @@ def options_are_plain_values(case: Case) -> None:
     except TypeError as error:
         raise AssertionError(f"an option is no plain value: {error}") from error
     again = case.method(**options)
-    _check(again.trained_state().keys() == method.trained_state().keys(), "the saved options build another method")
+    require(again.trained_state().keys() == method.trained_state().keys(), "the saved options build another method")
     given = dict(case.options)
-    _check(
+    require(
         all(options[name] == json.loads(json.dumps(value)) for name, value in given.items()), "an option is not saved"
     )
 
@@ -316,95 +336,3 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     mixed_precision_works,
     options_are_plain_values,
 )
-
-
-def _trainer(case: Case, steps: int = 1, **options: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=case.directory,
-        **options,
-    )
-
-
-def _loader(case: Case, batches: int) -> DataLoader:
-    examples: Any = [case.batch()] * batches
-    return DataLoader(examples, batch_size=None)
-
-
-def _save_checkpoint(method: AdaptationMethod, case: Case) -> Path:
-    path = case.directory / "method.ckpt"
-    trainer = _trainer(case)
-    trainer.strategy.connect(method)
-    trainer.save_checkpoint(path, weights_only=True)
-    return path
-
-
-def _logits(method: AdaptationMethod, batch: Batch) -> Tensor:
-    with torch.no_grad():
-        return method(batch).logits
-
-
-def _hidden(model: PreTrainedModel, batch: Batch) -> list[Tensor]:
-    """All hidden states as transformers gives them: those of the encoder, of the decoder, or of both."""
-    with torch.no_grad():
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        output = model(**inputs, output_hidden_states=True)
-    kinds = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
-    return [state for kind in kinds for state in output.get(kind) or ()]
-
-
-def _layer_states(method: AdaptationMethod, batch: Batch) -> list[Tensor]:
-    """What enters the first layer and what leaves each, whatever was put around it."""
-    states: list[Tensor] = []
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        if not states:
-            states.append(inputs[0])
-        states.append(output[0] if isinstance(output, tuple) else output)
-
-    model = method.backbone.model
-    handles = [model.get_submodule(layer.path).register_forward_hook(note) for layer in method.backbone.layers]
-    try:
-        _logits(method, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return states
-
-
-def _equal(found: list[Tensor], wanted: list[Tensor]) -> bool:
-    """Bit for bit, as many of them, and any at all."""
-    return bool(wanted) and len(found) == len(wanted) and all(map(torch.equal, found, wanted))
-
-
-def _pretrained(case: Case) -> PreTrainedModel:
-    return Backbone(str(case.backbone), build_task(TASK)).model.eval()
-
-
-def _fresh(case: Case, method: AdaptationMethod) -> int:
-    """Parameters of the base model that its file lacks, which count as head."""
-    prefix = f"{method.backbone.model.base_model_prefix}."
-    return sum(p.numel() for name, p in method.backbone.head.items() if name.startswith(prefix))
-
-
-def _refusal(action: Callable[[], Any]) -> str:
-    try:
-        action()
-    except UserError as error:
-        return str(error)
-    return "it is accepted"
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise AssertionError(message)
-
-
-def _check_close(found: Tensor, wanted: Tensor, tolerance: float, message: str) -> None:
-    distance = float((found - wanted).abs().max())
-    _check(distance <= tolerance, f"{message}: they differ by {distance:.1e}")

@@ -314,6 +314,7 @@ VARIANTS = {
 @pytest.mark.parametrize("name", ["FullFineTuning", "Houlsby", "LoRA on all maps", "MAM", "LoReFT", "IA3"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_variants_of_a_family(check, name, model_type, tmp_path):
+    """The check raises an AssertionError, as `tests/testing` proves of each."""
     method, options, _, merges = METHODS[name]
     backbone = save_tiny_backbone(model_type, tmp_path / "backbone", **VARIANTS[model_type])
     check(Case(method, backbone, tmp_path, options, merges=merges))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from peft_lightning.backbone import backbone as backbone_module
+from peft_lightning.backbone import frozen as frozen_module
 from peft_lightning.backbone import pretrained as pretrained_module
 from peft_lightning.methods import (
     IA3,
@@ -172,8 +172,8 @@ def published(monkeypatch):
         base = f"{model.base_model_prefix}."
         return model, frozenset(key for key, _ in model.named_parameters() if not key.startswith(base))
 
-    monkeypatch.setattr(backbone_module, "load_pretrained", load)
-    monkeypatch.setattr(backbone_module, "model_type", lambda name, revision=None: BACKBONES[name][0])
+    monkeypatch.setattr(frozen_module, "load_pretrained", load)
+    monkeypatch.setattr(frozen_module, "model_type", lambda name, revision=None: BACKBONES[name][0])
     monkeypatch.setattr(pretrained_module, "_fingerprint", lambda parameters: "")
 
     def build(method, name, **options):
