@@ -10,7 +10,7 @@ from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, FullFineTuning, Houlsby, LoRA, PTuningV2
 from peft_lightning.tasks import build_task
 from peft_lightning.testing import TASK, Case, save_tiny_backbone
-from peft_lightning.testing.conformance import _loader, _logits
+from peft_lightning.testing.probes import logits_of, make_loader
 
 
 def test_removed_layers_of_houlsby_lose_adapters_and_keep_layer_norms_unless_told(tiny, tmp_path):
@@ -22,10 +22,10 @@ def test_removed_layers_of_houlsby_lose_adapters_and_keep_layer_norms_unless_tol
                 for parameter in insertion.module.up.parameters():
                     parameter.zero_()
     with method.layers_removed(1, 2):
-        adapters_only = _logits(method, batch)
-    assert torch.equal(adapters_only, _logits(zeroed, batch))
+        adapters_only = logits_of(method, batch)
+    assert torch.equal(adapters_only, logits_of(zeroed, batch))
     with method.layers_removed(1, 2, layer_norms=True):
-        assert not torch.equal(_logits(method, batch), adapters_only)
+        assert not torch.equal(logits_of(method, batch), adapters_only)
 
 
 def test_removed_layers_of_full_fine_tuning_have_pretrained_values(tiny, tmp_path):
@@ -108,9 +108,9 @@ def test_compiling_in_place_changes_neither_output_nor_names(tiny, tmp_path):
     for kind in (Houlsby, LoRA, PTuningV2):
         case = Case(kind, tiny(), tmp_path)
         method, names = case.trained(), case.build().trained_state().keys()
-        logits = _logits(method, case.batch())
+        logits = logits_of(method, case.batch())
         method.backbone.model.compile(backend="eager", fullgraph=True)
-        torch.testing.assert_close(_logits(method, case.batch()), logits)
+        torch.testing.assert_close(logits_of(method, case.batch()), logits)
         assert method.trained_state().keys() == names
 
 
@@ -141,13 +141,13 @@ def test_a_backbone_whose_files_have_changed_is_not_put_back(tmp_path):
     directory = save_tiny_backbone("bert", tmp_path / "backbone")
     case = Case(Houlsby, directory, tmp_path)
     method = case.trained()
-    before = _logits(method, case.batch())
+    before = logits_of(method, case.batch())
     save_tiny_backbone("bert", directory, seed=1)
     with pytest.raises(UserError, match="have changed since it was loaded"), method.disabled():
         pass
     with pytest.raises(UserError, match="have changed since it was loaded"):
         method.remove()
-    assert torch.equal(_logits(method, case.batch()), before)
+    assert torch.equal(logits_of(method, case.batch()), before)
 
 
 def test_a_method_that_freezes_what_no_file_holds_is_refused(tiny, tmp_path):
@@ -168,8 +168,8 @@ def test_training_after_an_evaluation_in_inference_mode(tiny, tmp_path):
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 1}
     for _ in range(2):
         trainer = Trainer(accelerator="cpu", enable_model_summary=False, **options)
-        trainer.validate(method, _loader(case, 2), verbose=False)
-        trainer.fit(method, _loader(case, 1), _loader(case, 2))
+        trainer.validate(method, make_loader(case, 2), verbose=False)
+        trainer.fit(method, make_loader(case, 1), make_loader(case, 2))
     assert trainer.callback_metrics["val/loss"].isfinite()
 
 
@@ -179,7 +179,7 @@ def test_the_mean_loss_is_exact_in_bfloat16(tiny, tmp_path):
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     found = [
         Trainer(accelerator="cpu", precision=precision, **options).validate(
-            case.build(), _loader(case, 200), verbose=False
+            case.build(), make_loader(case, 200), verbose=False
         )
         for precision in ("32-true", "bf16-true")
     ]

@@ -214,7 +214,7 @@ def test_a_pipeline_writes_what_evaluation_writes(method_on):
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"metrics": ["meteor"]}, "metrics are .*'meteor'.*; give some of rouge, bleu, bleu_no_diacritics"),
         ({"metrics": []}, "metrics are"),
-        ({"monitor": "accuracy"}, "monitor is 'accuracy'.*loss, rouge1"),
+        ({"monitor": "accuracy"}, "monitor is 'accuracy'.*loss, .*rouge1"),
     ],
 )
 def test_impossible_options_are_refused(options, words):
