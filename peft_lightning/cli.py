@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
+from peft_lightning.ablation import ablate
 from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import Benchmark
@@ -27,7 +28,7 @@ from peft_lightning.runs import RunDirectory, default_run_directory, print_summa
 from peft_lightning.runs.directory import comparable
 from peft_lightning.verbs import OTHER_VERBS, label_file
 
-VERBS = ("fit", "validate", "test", "predict", *OTHER_VERBS)
+VERBS = ("fit", "validate", "test", "predict", "ablate", *OTHER_VERBS)
 DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
 
 On a finished run directory RUN:
@@ -35,6 +36,7 @@ On a finished run directory RUN:
   peft-lightning validate RUN                           the same on the validation split
   peft-lightning predict RUN                            label the test split
   peft-lightning predict RUN --input FILE --output FILE label the texts of a file
+  peft-lightning ablate RUN                             evaluate it without each span of layers; draw the heatmap
   peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
   peft-lightning glue-submission --output ZIP RUN ...   put predictions of GLUE's tasks together for its server
 
@@ -299,14 +301,21 @@ def _dispatch(arguments: list[str]) -> None:
         OTHER_VERBS[verb](rest)
     elif verb == "predict" and any(argument.split("=")[0] == "--input" for argument in rest):
         label_file(rest)
+    elif verb == "ablate":
+        ablate(rest, _evaluate)
     elif verb in VERBS[1:] and rest and not rest[0].startswith("-"):
-        run = RunDirectory.existing(rest[0])
-        run.read_config()
-        check_arguments(rest[1:])
-        CLI([verb, "--config", str(run.config), "--run_dir", rest[0], *HERE, *rest[1:]])
+        _evaluate(verb, rest[0], rest[1:])
     else:
         check_arguments(rest)
         CLI(arguments)
+
+
+def _evaluate(verb: str, path: str, options: Sequence[str]) -> None:
+    """A verb of LightningCLI on a finished run."""
+    run = RunDirectory.existing(path)
+    run.read_config()
+    check_arguments(options)
+    CLI([verb, "--config", str(run.config), "--run_dir", path, *HERE, *options])
 
 
 def _check_length(trainer: Namespace) -> None:

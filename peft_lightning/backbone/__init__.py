@@ -5,6 +5,7 @@ from peft_lightning.backbone.backbone import Backbone, Insertion
 from peft_lightning.backbone.linear_maps import LinearMap, LinearView, Part
 from peft_lightning.backbone.loading import load_tokenizer
 from peft_lightning.backbone.sites import Layer, Site
+from peft_lightning.backbone.span_removal import Span, SpanRemoval, every_span
 
 __all__ = [
     "ARCHITECTURES",
@@ -16,6 +17,9 @@ __all__ = [
     "LinearView",
     "Part",
     "Site",
+    "Span",
+    "SpanRemoval",
     "Stack",
+    "every_span",
     "load_tokenizer",
 ]

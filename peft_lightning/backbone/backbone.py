@@ -162,6 +162,13 @@ class Backbone(FrozenModel):
                 parameter.requires_grad_(True)
                 self.roles[name] = role
 
+    @property
+    def adapted_layers(self) -> list[int]:
+        """The numbers of the layers in which something was inserted, or is trained as a part of the method."""
+        inside = {insertion.site.layer for insertion in self.insertions}
+        inside |= {self._layer_of(name) for name, role in self.roles.items() if role == "method"}
+        return sorted(layer for layer in inside if layer is not None)
+
     # The way back
 
     @contextmanager

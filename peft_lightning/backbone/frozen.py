@@ -1,6 +1,7 @@
 """A pretrained task model, frozen but for its head, and where its parts are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -164,6 +165,32 @@ class FrozenModel(nn.Module):
         return self.model.get_submodule(self._innermost_path(layer.path))
 
     @property
+    def layer_chain_obstacle(self) -> str | None:
+        """Why the layers are not one chain, in which each reads what the one before it gave; None where they are."""
+        if len(self.architecture.stacks) > 1:
+            return "its decoder also reads what its encoder gives"
+        if "convolution_norm" in self._embeddings:
+            return "its convolution joins what enters and what leaves the first layer"
+        return None
+
+    @property
+    def layer_stack(self) -> nn.ModuleList:
+        """What the model calls one after the other: its layers, with what was inserted around them."""
+        stack = self.model.get_submodule(self._stack_path)
+        assert isinstance(stack, nn.ModuleList)
+        return stack
+
+    @contextmanager
+    def stacked(self, layers: Sequence[nn.Module]) -> Iterator[None]:
+        """Within this context the model calls these modules where it would call its layers."""
+        stack = self.model.get_submodule(self._stack_path)
+        self.model.set_submodule(self._stack_path, nn.ModuleList(layers), strict=True)
+        try:
+            yield
+        finally:
+            self.model.set_submodule(self._stack_path, stack, strict=True)
+
+    @property
     def above_layers(self) -> list[nn.Parameter]:
         """Pretrained parameters that the data passes after the layers: a pooler, if the backbone's file has one."""
         above = tuple(f"{self._base}{part}." for part in self.architecture.above)
@@ -175,6 +202,11 @@ class FrozenModel(nn.Module):
         above = {id(parameter) for parameter in self.above_layers}
         outside = [parameter for name, parameter in self.pretrained.items() if self._layer_of(name) is None]
         return [parameter for parameter in outside if id(parameter) not in above]
+
+    @property
+    def _stack_path(self) -> str:
+        (stack,) = self.architecture.stacks
+        return f"{self._base}{stack.path}"
 
     def _present_path(self, path: str) -> str:
         """Where the module that was loaded at `path` is found now that slots stand before it."""

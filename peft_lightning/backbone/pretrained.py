@@ -42,7 +42,8 @@ class PretrainedValues:
             UserError: The files are gone, or hold other weights than those that were loaded.
         """
         if not self._read.keys() >= set(names):
-            with torch.random.fork_rng(devices=[]):
+            # Read during an evaluation, the values serve later passes that compute gradients too.
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
                 model, _ = load_pretrained(self._name, self._task, self._revision)
             loaded = {name: p for name, p in model.named_parameters() if name in self._known}
             if _fingerprint(loaded) != self.fingerprint:

@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from peft_lightning.backbone import load_tokenizer
+from peft_lightning.backbone import SpanRemoval, load_tokenizer
 from peft_lightning.errors import UserError
 from peft_lightning.methods import load_adapter, load_checkpoint
 from peft_lightning.testing.case import TEXTS, Case
@@ -203,6 +203,27 @@ def layers_can_be_removed(case: Case) -> None:
     )
 
 
+def spans_can_be_removed_together(case: Case) -> None:
+    """Removing all spans of layers in shared passes gives what removing each by itself gives, and undoes itself.
+
+    Where the layers are not one chain, as in encoder-decoders, there are no shared passes.
+    """
+    method, batch = case.trained(), case.batch()
+    removal = SpanRemoval(method.backbone, max_rows=3 * len(batch["labels"]))
+    if removal.obstacle:
+        return
+    logits = logits_of(method, batch)
+    with torch.no_grad():
+        together = {span: output.logits for span, output in removal.outputs(method, batch)}
+    require(torch.equal(together[None], logits), "what is computed beside the spans differs from the intact model")
+    for span in removal.spans:
+        with method.layers_removed(span[0], span[1]):
+            require_close(
+                together[span], logits_of(method, batch), 1e-5, f"span {span} differs from what it is by itself"
+            )
+    require(torch.equal(logits_of(method, batch), logits), "the model is not what it was")
+
+
 def removing_gives_the_original_back(case: Case) -> None:
     """`remove` leaves the modules, keys and values of the pretrained model, and the trained head."""
     method, batch = case.trained(), case.batch()
@@ -328,6 +349,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
     wrong_files_are_refused,
     disabling_is_exact_and_temporary,
     layers_can_be_removed,
+    spans_can_be_removed_together,
     removing_gives_the_original_back,
     merging_is_exact_or_refused,
     parameter_report_is_right,
