@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
 from peft_lightning.runs.removal_table import RemovalRow, mean_rows, read_rows, removal_path, write_rows
@@ -27,6 +29,8 @@ def ablate(arguments: list[str], evaluate: Evaluate) -> None:
     if len(options.runs) > 1 and options.output is None:
         raise UserError("Several runs are averaged; give --output DIRECTORY for their mean.")
     tables = [_evaluated(path, options, others, evaluate) for path in options.runs]
+    if rank_zero_only.rank:
+        return  # another process has written the tables, and goes on with them
     if options.output is not None:
         tables = [_mean(tables, options)]
     rows = read_rows(tables[0])
