@@ -1,8 +1,10 @@
 """Callbacks and loggers of a run."""
 
+from peft_lightning.callbacks.adapter_activity import AdapterActivity
 from peft_lightning.callbacks.checkpoints import checkpoint_callbacks
+from peft_lightning.callbacks.init_scale import InitScale
 from peft_lightning.callbacks.metrics_file import MetricsFile
 from peft_lightning.callbacks.prediction_writer import PredictionWriter
 from peft_lightning.callbacks.run_recorder import RunRecorder
 
-__all__ = ["MetricsFile", "PredictionWriter", "RunRecorder", "checkpoint_callbacks"]
+__all__ = ["AdapterActivity", "InitScale", "MetricsFile", "PredictionWriter", "RunRecorder", "checkpoint_callbacks"]
