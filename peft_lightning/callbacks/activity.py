@@ -92,18 +92,17 @@ def measure(
         levels: Inhibition levels.
         activity: The sums.
     """
+    modules = [insertion.module for insertion in insertions]  # before watches stand there
 
     def note(number: int, before: Tensor, after: Tensor, x: Tensor) -> None:
-        module, mask = insertions[number].module, _token_mask(method, insertions[number], batch)
+        module, mask = modules[number], _token_mask(method, insertions[number], batch)
         inhibited = _of_tokens(module.inhibited(x, levels), mask) if isinstance(module, InhibitedLowRank) else None
         activity.update(number, _of_tokens(_moved(before, after), mask), inhibited)
 
     with ExitStack() as watches:
         for number, insertion in enumerate(insertions):
             watches.enter_context(_watched(method.backbone, insertion, partial(note, number)))
-        # A cache would grow each time that an attention is computed.
-        once = {} if method.backbone.architecture.output else {"use_cache": False}
-        method.backbone(**method.task.inputs(batch), **once)
+        method(batch)
 
 
 class _Watch(nn.Module):

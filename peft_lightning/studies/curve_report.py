@@ -82,12 +82,10 @@ def _draw(curve: Curve, points: Sequence[CurvePoint], stem: Path) -> list[Path]:
 def _mark_lost(axes: Any, points: Sequence[CurvePoint]) -> None:
     """Says at the foot of the figure where runs are missing or have diverged, and how many."""
     for what, colour in (("missing", "0.4"), ("diverged", "#B00020")):
-        lost: dict[float, list[int]] = {}
-        for point in points:
-            if getattr(point, what):
-                counts = lost.setdefault(point.x, [0, 0])
-                counts[0] += getattr(point, what)
-                counts[1] += point.seeds
+        lost: dict[float, tuple[int, int]] = {}
+        for x in {point.x for point in points if getattr(point, what)}:
+            here = [point for point in points if point.x == x]
+            lost[x] = (sum(getattr(point, what) for point in here), sum(point.seeds for point in here))
         for x, (count, of) in lost.items():
             height = 0.02 if what == "diverged" else 0.12
             text = f"{count}/{of} {what}"
