@@ -24,12 +24,14 @@ class InitScale(Callback):
     - prefixes and prompts (`PrefixTuning`, `PTuningV2`, the prefixes of `MAM`, `PromptTuning`, `PTuning`): keys, values
       and embeddings; where a network computes them, weight and bias of its last map, to which they are proportional.
 
-    Refused is whatever starts at pretrained values or at ones (`FullFineTuning`, `TopLayers`, `LayerNormTuning`,
-    `BitFit`, `IA3`), is a decomposition of them (PiSSA), orthonormal (`LoReFT`), or absent (`LinearProbe`).
+    A module of your own takes part by a method `scaled_parameters()` that gives a list of parameters. Refused is
+    whatever starts at pretrained values or at ones (`FullFineTuning`, `TopLayers`, `LayerNormTuning`, `BitFit`, `IA3`),
+    is a decomposition of them (PiSSA), orthonormal (`LoReFT`), or absent (`LinearProbe`). A method's own `init_std` or
+    `init` is overridden.
 
     The numbers follow from `seed_everything`, equally on all devices; the same seed draws the same directions at every
     `std`. They are drawn in `setup`, before the optimizer is made and before a checkpoint is restored, so that a run
-    that goes on keeps its weights.
+    that goes on keeps its weights; a `fit` without a checkpoint starts anew.
 
     Args:
         std: Standard deviation before the cut, which leaves 0.88 of it.

@@ -80,19 +80,16 @@ def _draw(curve: Curve, points: Sequence[CurvePoint], stem: Path) -> list[Path]:
 
 
 def _mark_lost(axes: Any, points: Sequence[CurvePoint]) -> None:
-    """Says at the foot of the figure where runs are missing or have diverged, and how many."""
-    for what, colour in (("missing", "0.4"), ("diverged", "#B00020")):
-        lost: dict[float, tuple[int, int]] = {}
-        for x in {point.x for point in points if getattr(point, what)}:
-            here = [point for point in points if point.x == x]
-            lost[x] = (sum(getattr(point, what) for point in here), sum(point.seeds for point in here))
-        for x, (count, of) in lost.items():
-            height = 0.02 if what == "diverged" else 0.12
-            text = f"{count}/{of} {what}"
-            place = {"transform": axes.get_xaxis_transform(), "ha": "center", "va": "bottom", "rotation": 90}
-            axes.text(x, height, text, color=colour, fontsize=8, **place)
+    """Says above the axes where runs are missing or have diverged, and how many of those at this x."""
+    for x in sorted({point.x for point in points if point.missing or point.diverged}):
+        here = [point for point in points if point.x == x]
+        planned = sum(point.seeds for point in here)
+        counts = {what: sum(getattr(point, what) for point in here) for what in ("missing", "diverged")}
+        text = ", ".join(f"{count}/{planned} {what}" for what, count in counts.items() if count)
+        place = {"transform": axes.get_xaxis_transform(), "color": "#B00020"}
+        axes.text(x, 1.02, text, fontsize=8, rotation=30, ha="left", va="bottom", **place)
         # A text alone does not widen the axis.
-        axes.plot(list(lost), [0.01] * len(lost), "x", color=colour, transform=axes.get_xaxis_transform())
+        axes.plot(x, 1.0, "x", clip_on=False, **place)
 
 
 def _drawn(value: float | None) -> float:
