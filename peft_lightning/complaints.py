@@ -167,7 +167,8 @@ def _options(cls: type) -> list[str]:
 
 def _expectation(messages: list[str], reason: str) -> str:
     """What the innermost union of plain types expected, or else the innermost reason."""
-    union = re.compile(r"Subtypes: \[(?!<class 'peft_lightning)(.*)\]\n(?:.*\n)*?Given value: (.*)")
+    # Given a part of one of several classes, a callback's option, only the innermost reason is about that part.
+    union = re.compile(r"Subtypes: \[(?!<class 'peft_lightning)(.*)\]\n(?:.*\n)*?Given value: (?!NestedArg)(.*)")
     found = next((match for message in reversed(messages) if (match := union.search(message))), None)
     return f"expected {_plain(found[1])}, got '{found[2]}'." if found else _plain(reason)
 

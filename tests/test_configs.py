@@ -9,7 +9,7 @@ from peft_lightning.cli import main
 from peft_lightning.studies import read_study
 
 ROOT = Path(__file__).parent.parent
-STUDIES = sorted(ROOT.glob("experiments/*/study*.yaml"))
+STUDIES = sorted(path for path in ROOT.glob("experiments/*/*.yaml") if "variants" in yaml.safe_load(path.read_text()))
 RUNS = sorted({*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml")} - set(STUDIES))
 # Second presets of a class say in their name what they are.
 PRESETS = sorted(set(ROOT.glob("configs/method/*.yaml")) - {ROOT / "configs" / "method" / "ina_code.yaml"})
@@ -30,6 +30,9 @@ def assert_contains(found, wanted):
             assert found[key].rpartition(".")[2] == value
         elif isinstance(value, dict):
             assert_contains(found[key], value)
+        elif key == "callbacks":
+            for one, other in zip(found[key], value, strict=True):
+                assert_contains(one, other)
         elif not (isinstance(value, str) and value.endswith(".yaml")):
             assert found[key] == value, key
 
@@ -39,7 +42,7 @@ def test_whole_runs(path, capsys):
     assert_contains(parsed(capsys, f"--config={path}"), yaml.safe_load(path.read_text()))
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_of_a_study_is_complete(path, capsys, tmp_path):
     study = read_study(path)
     for variant in study.variants:

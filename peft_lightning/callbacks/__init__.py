@@ -1,9 +1,19 @@
 """Callbacks and loggers of a run."""
 
+from peft_lightning.callbacks.adapter_activity import AdapterActivity
 from peft_lightning.callbacks.checkpoints import checkpoint_callbacks
+from peft_lightning.callbacks.init_scale import InitScale
 from peft_lightning.callbacks.layer_removal import LayerRemoval
 from peft_lightning.callbacks.metrics_file import MetricsFile
 from peft_lightning.callbacks.prediction_writer import PredictionWriter
 from peft_lightning.callbacks.run_recorder import RunRecorder
 
-__all__ = ["LayerRemoval", "MetricsFile", "PredictionWriter", "RunRecorder", "checkpoint_callbacks"]
+__all__ = [
+    "AdapterActivity",
+    "InitScale",
+    "LayerRemoval",
+    "MetricsFile",
+    "PredictionWriter",
+    "RunRecorder",
+    "checkpoint_callbacks",
+]

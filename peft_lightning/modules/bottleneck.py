@@ -79,6 +79,10 @@ class Bottleneck(nn.Module):
         """Maps `[batch, length, width]` to the same shape."""
         return hidden + self.change(hidden)
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """The matrices, whose scale says how far from the identity the module starts."""
+        return [linear.weight for linear in (self.down, *self.inner, self.up)]
+
     def change(self, hidden: Tensor) -> Tensor:
         """`A(h)` alone, without the residual connection."""
         hidden = self.activation(self.down(self.norm(hidden)))

@@ -1,5 +1,8 @@
 """The low-rank update with inhibition."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
@@ -60,3 +63,18 @@ class InhibitedLowRank(LowRankPair):
         if self.detach_threshold:
             threshold = threshold.detach()
         return base(x) + F.linear(self.activation(units - threshold), self.B) * self.scale
+
+    @torch.no_grad()
+    def inhibited(self, x: Tensor, levels: Sequence[float]) -> Tensor:
+        """Share of the r units with `z < p max(z)`, which the threshold leaves below 0, at other p than its own too.
+
+        Args:
+            x: `[..., inputs]`.
+            levels: Values of p.
+
+        Returns:
+            `[..., levels]`, without dropout.
+        """
+        units = F.linear(x, self.A)[..., None, :]
+        thresholds = torch.tensor(levels, device=units.device, dtype=units.dtype)[:, None]
+        return (units < thresholds * units.max(dim=-1, keepdim=True).values).float().mean(-1)

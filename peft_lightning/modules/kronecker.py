@@ -23,6 +23,10 @@ class KroneckerRule(nn.Module):
             raise UserError(f"n is {n}; give a number of Kronecker products of at least 1.")
         self.A = nn.Parameter(torch.randn(n, n, n) * 1e-4)
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """The matrices, to which H is proportional; s and t stay Glorot uniform."""
+        return [self.A]
+
 
 class KroneckerLinear(nn.Module):
     """`x H + b` with `H = sum_i A_i (x) (s_i t_i)` (Karimi Mahabadi et al. 2021, section 3.2), (x) being Kronecker's.

@@ -75,6 +75,10 @@ class LowRankPair(nn.Module):
         self.scale = alpha / (rank**0.5 if rank_stabilized else rank)
         self.dropout = make_dropout(dropout)
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """A and B: with B at zero the scale of A alone would not move the first output."""
+        return [self.A, self.B]
+
 
 class LowRank(LowRankPair):
     """`W x + b + s B A x`, beside a frozen `W x + b` (LoRA, Hu et al. 2021, section 4.1)."""
@@ -119,6 +123,10 @@ class PrincipalLowRank(LowRankPair):
             self.B.copy_(u[:, :rank] * root)
         self.register_buffer("start_a", self.A.detach().clone())
         self.register_buffer("start_b", self.B.detach().clone())
+
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """None: where A and B start follows from W."""
+        return []
 
     def forward(self, base: nn.Linear, x: Tensor) -> Tensor:
         """Maps `[batch, length, inputs]` to `[batch, length, outputs]`."""

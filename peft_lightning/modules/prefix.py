@@ -60,6 +60,10 @@ class Prefix(KeyValuePrefix):
         self.key = nn.Parameter(torch.randn(length, heads, head_size) * init_std)
         self.value = nn.Parameter(torch.randn(length, heads, head_size) * init_std)
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """Keys and values."""
+        return [self.key, self.value]
+
     def virtual(self) -> tuple[Tensor, Tensor]:
         """The two parameters."""
         return self.key, self.value
@@ -108,6 +112,10 @@ class ReparametrizedPrefix(KeyValuePrefix):
         self.trunk = trunk
         self.linear = nn.Linear(trunk.linear.out_features, 2 * heads * head_size)
         self.shape = (2, heads, head_size)
+
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """W_2 and b_2, to which P is proportional."""
+        return list(self.linear.parameters())
 
     def virtual(self) -> tuple[Tensor, Tensor]:
         """Computed from the trunk."""

@@ -79,6 +79,10 @@ class Prompt(InputPrompt):
         super().__init__(len(start), template)
         self.prompt = nn.Parameter(start.detach().clone())
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """The embeddings."""
+        return [self.prompt]
+
     def virtual(self) -> Tensor:
         """The parameter."""
         return self.prompt
@@ -125,6 +129,10 @@ class EncodedPrompt(InputPrompt):
             self.mlp = nn.Sequential(
                 nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, width)
             )
+
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """Weight and bias of the last linear map, to which P is proportional."""
+        return list(self.mlp[-1].parameters())
 
     def virtual(self) -> Tensor:
         """Computed by the network."""

@@ -45,6 +45,10 @@ class SingularLowRank(nn.Module):
         """Adds `(alpha / r) P diag(lambda) Q` to the weight of `base`."""
         base.weight += self.scale * (self.P * self.singular) @ self.Q
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """P, lambda and Q: with lambda at zero the scale of the others would not move the first output."""
+        return [self.P, self.singular, self.Q]
+
     def obliqueness(self) -> Tensor:
         """How far P and Q are from orthogonal: the mean of `||P^T P - I||` and `||Q Q^T - I||` (Frobenius)."""
         one = torch.eye(len(self.singular), device=self.P.device)

@@ -57,6 +57,10 @@ class VectorLowRank(nn.Module):
         self.d = nn.Parameter(torch.full((projection.A.shape[0],), d_init))
         self.b = nn.Parameter(torch.zeros(projection.B.shape[0]))
 
+    def scaled_parameters(self) -> list[nn.Parameter]:
+        """`v_b`, to which the update is proportional; where `v_d` starts is an option of its own."""
+        return [self.b]
+
     def forward(self, base: nn.Linear, x: Tensor) -> Tensor:
         """Maps `[batch, length, inputs]` to `[batch, length, outputs]`."""
         output = base(x)

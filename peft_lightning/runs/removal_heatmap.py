@@ -5,15 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
-import numpy as np
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch.utils.tensorboard import SummaryWriter
 
+from peft_lightning.figures import save_figure
 from peft_lightning.runs.removal_table import Change, RemovalRow
 
 # More layers than this, and numbers in the cells could not be read.
@@ -42,12 +40,10 @@ def write_heatmaps(
     Returns:
         The files.
     """
-    files = []
+    files: list[Path] = []
     for metric in metrics:
         with _drawn(rows, metric, change, title) as figure:
-            for ending in ("png", "pdf"):
-                files.append(table.with_name(f"{table.stem}_{metric}.{ending}"))
-                figure.savefig(files[-1], dpi=150)
+            files += save_figure(figure, table.with_name(f"{table.stem}_{metric}"))
     return files
 
 
@@ -63,11 +59,9 @@ def log_heatmaps(
 
 @contextmanager
 def _drawn(rows: Sequence[RemovalRow], metric: str, change: Change, title: str) -> Iterator[Figure]:
-    # Type 42: text in the PDF stays text.
-    with plt.rc_context({"pdf.fonttype": 42}):
-        figure = _draw(heatmap_grid(rows, metric, change), rows, metric, change, title)
-        yield figure
-        plt.close(figure)
+    figure = _draw(heatmap_grid(rows, metric, change), rows, metric, change, title)
+    yield figure
+    plt.close(figure)
 
 
 def _draw(grid: np.ndarray, rows: Sequence[RemovalRow], metric: str, change: Change, title: str) -> Figure:

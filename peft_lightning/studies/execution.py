@@ -17,11 +17,11 @@ from peft_lightning.studies.study import PlannedRun, Study
 
 
 def execute_in_a_process(run: PlannedRun) -> int:
-    """Trains and tests one run in a process of its own, so that its peak memory is its own; returns the exit status."""
+    """Does one run in a process of its own, so that its peak memory is its own; returns the exit status."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(run.config), file)
         file.flush()
-        arguments = [file.name, str(run.seed), str(run.directory)]
+        arguments = [file.name, str(run.seed), str(run.directory), *(["test"] if run.tested else [])]
         return subprocess.run([sys.executable, "-m", "peft_lightning.studies.one_run", *arguments]).returncode
 
 
@@ -32,7 +32,7 @@ def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_
 
     Args:
         study: The study.
-        execute: Trains and tests one run, and returns an exit status.
+        execute: Does one run, and returns an exit status.
 
     Returns:
         The files of the report.
@@ -57,13 +57,14 @@ def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_
 
 
 def finished(study: Study) -> dict[Path, dict[str, Any]]:
-    """Run directory -> result, of all planned runs that were trained and tested."""
+    """Run directory -> result, of all planned runs that were trained, and tested if that is wanted."""
     found: dict[Path, dict[str, Any]] = {}
     # Twice, because the second stage is known once the results of the first are.
     for _ in range(2):
         for run in study.planned(found):
             result = RunDirectory(run.directory).read_result()
-            if result.get("status") == "done" and any(name.startswith("test/") for name in result.get("metrics", {})):
+            tested = any(name.startswith("test/") for name in result.get("metrics", {}))
+            if result.get("status") == "done" and (tested or not run.tested):
                 found[run.directory] = result
     return found
 

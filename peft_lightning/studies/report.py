@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from peft_lightning.figures import line_style
+from peft_lightning.studies.curve_points import curve_points
+from peft_lightning.studies.curve_report import write_curve
 from peft_lightning.studies.study import PlannedRun, Study
 
 
@@ -54,17 +54,22 @@ class Row:
 def write_report(study: Study, results: Mapping[Path, Mapping[str, Any]]) -> list[Path]:
     """Writes `runs.csv`, `table.csv`, `table.md` and `figure.png` into the directory of the study.
 
-    Variants of which a run is missing are left out.
+    Variants of which a run is missing are left out. A study with a figure of its own has all points of it in
+    `figure.csv`, `figure.md`, `figure.png` and `figure.pdf` instead of the table.
 
     Returns:
         The files.
+
+    Raises:
+        UserError: A run does not have the metric that the figure wants.
     """
     study.runs.mkdir(parents=True, exist_ok=True)
-    rows = [row for variant in study.variants if (row := _row(study, variant, results))]
     runs, table, markdown, figure = (study.runs / name for name in ("runs.csv", "table.csv", "table.md", "figure.png"))
-    _write_csv(
-        runs, [_run_row(run, results[run.directory]) for run in study.planned(results) if run.directory in results]
-    )
+    done = [run for run in study.planned(results) if run.directory in results]
+    _write_csv(runs, [_run_row(run, results[run.directory]) for run in done])
+    if study.curve is not None:
+        return [runs, *write_curve(study.curve, curve_points(study, results), study.runs / "figure")]
+    rows = [row for variant in study.variants if (row := _row(study, variant, results))]
     _write_csv(table, [asdict(row) for row in rows])
     markdown.write_text(_markdown(rows), encoding="utf-8")
     if rows:
@@ -130,10 +135,9 @@ def _markdown(rows: Sequence[Row]) -> str:
 def _draw(rows: Sequence[Row], path: Path) -> None:
     """The test metric against the number of trained parameters; the legend is in the order of the metric."""
     figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
-    colours, markers = plt.get_cmap("tab10").colors, "os^DvP*"  # type: ignore[attr-defined]
     for number, row in enumerate(sorted(rows, key=lambda row: -row.test)):
         error = 0.0 if math.isnan(row.test_error) else row.test_error
-        style = {"color": colours[number % 10], "marker": markers[number % 7], "markeredgecolor": "black"}
+        style: dict[str, Any] = {**line_style(number), "markeredgecolor": "black"}
         axes.errorbar(row.trained, row.test, error, fmt="", ls="none", ms=8, capsize=3, label=row.variant, **style)
     axes.set_xscale("log")
     axes.set_xlabel("trained parameters, head included")

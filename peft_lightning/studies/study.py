@@ -10,8 +10,11 @@ from typing import Any
 import yaml
 
 from peft_lightning.errors import UserError
+from peft_lightning.studies.callback_options import CALLBACKS, is_callback_option, with_callback_options
+from peft_lightning.studies.curve import Curve, read_curve
 
 KEYS = {"runs", "common", "variants", "seeds", "selection"}
+MORE_KEYS = {"figure"}
 Point = tuple[tuple[str, Any], ...]
 
 
@@ -25,6 +28,7 @@ class PlannedRun:
         seed: Its seed.
         directory: Its run directory.
         config: What `fit` is given, without seed and run directory.
+        tested: Whether the run is tested after it was trained.
     """
 
     variant: str
@@ -32,6 +36,7 @@ class PlannedRun:
     seed: int
     directory: Path
     config: Mapping[str, Any]
+    tested: bool = True
 
     def __str__(self) -> str:
         """For example `Houlsby lr=0.001 seed 0`."""
@@ -44,14 +49,16 @@ class Study:
 
     In the first stage every point of every grid runs with the seeds of the selection, and each variant's point with the
     best mean validation metric is chosen; in the second stage the chosen points run with all seeds. Test metrics take
-    no part in the choice.
+    no part in the choice. Where both have the same seeds, every point runs with all of them.
 
     Args:
         runs: Directory under which the runs lie.
         common: Configuration that all runs share.
-        variants: Name -> `model`, the configuration of the method, and `grid`, its options to choose from.
+        variants: Name -> `model`, the configuration of the method; `grid`, its options to choose from; and `data`, if
+            it is not that of all. An option of a callback is called `callbacks.CLASS.OPTION` in the grid.
         seeds: Seeds of the second stage.
         selection: Seeds of the first stage.
+        curve: The figure, if it shows every point and not the chosen ones.
     """
 
     runs: Path
@@ -59,6 +66,7 @@ class Study:
     variants: Mapping[str, Mapping[str, Any]]
     seeds: Sequence[int]
     selection: Sequence[int]
+    curve: Curve | None = None
 
     def candidates(self, variant: str) -> list[PlannedRun]:
         """The first stage of one variant."""
@@ -100,12 +108,19 @@ class Study:
         return [tuple(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
     def _run(self, variant: str, point: Point, seed: int) -> PlannedRun:
-        model = self.variants[variant]["model"]
-        options = {**self.common.get("model", {}), **model.get("init_args", {}), **dict(point)}
+        part = self.variants[variant]
+        model, own = part["model"], {option: value for option, value in point if not is_callback_option(option)}
+        options = {**self.common.get("model", {}), **model.get("init_args", {}), **own}
         config = {**self.common, "model": {"class_path": model["class_path"], "init_args": options}}
+        if "data" in part:
+            config["data"] = part["data"]
+        callbacks = {option: value for option, value in point if is_callback_option(option)}
+        if callbacks:
+            config["trainer"] = with_callback_options(self.common.get("trainer", {}), callbacks)
         place = "_".join(f"{option}{value}" for option, value in point) or "only"
         directory = self.runs / variant.replace(" ", "_") / place / f"seed{seed}"
-        return PlannedRun(variant, point, seed, directory, config)
+        tested = self.curve is None or self.curve.split == "test"
+        return PlannedRun(variant, point, seed, directory, config, tested)
 
 
 def read_study(path: Path) -> Study:
@@ -123,6 +138,14 @@ def read_study(path: Path) -> Study:
         seeds: [0, 1, 2]
         selection: [0]
 
+    With a `figure` it shows all points, and `selection` has to hold all `seeds`:
+
+        variants:
+          Houlsby:
+            model: ../../configs/method/houlsby.yaml
+            grid: {callbacks.InitScale.std: [1.0e-3, 1.0e-2, 1.0e-1]}
+        figure: {x: callbacks.InitScale.std, scale: log, split: validation}
+
     Raises:
         UserError: The file cannot be read, or a part is missing, unknown or of the wrong kind.
     """
@@ -132,9 +155,12 @@ def read_study(path: Path) -> Study:
         raise UserError(f"Study {path} cannot be read ({error}).") from error
     except yaml.YAMLError as error:
         raise UserError(f"Study {path} is not YAML: {getattr(error, 'problem', error)}.") from error
-    if not isinstance(content, dict) or content.keys() != KEYS:
+    if not isinstance(content, dict) or content.keys() - MORE_KEYS != KEYS:
         given = ", ".join(sorted(content)) if isinstance(content, dict) else "nothing"
-        raise UserError(f"Study {path} has to hold {', '.join(sorted(KEYS))}, each once; it holds {given}.")
+        raise UserError(
+            f"Study {path} has to hold {', '.join(sorted(KEYS))}, each once, and may hold "
+            f"{', '.join(sorted(MORE_KEYS))}; it holds {given}."
+        )
     variants = content["variants"]
     if not isinstance(variants, dict) or not variants:
         raise UserError(f"Study {path} has no variants; give at least one name with a model.")
@@ -149,9 +175,17 @@ def read_study(path: Path) -> Study:
             raise UserError(f"Study {path}: {key} is {seeds}; give a list of numbers of at least 0, each once.")
     if not set(content["selection"]) <= set(content["seeds"]):
         raise UserError(f"Study {path}: selection {content['selection']} is no part of seeds {content['seeds']}.")
-    if not isinstance(content["common"], dict) or "data" not in content["common"]:
+    common = content["common"]
+    with_data = isinstance(common, dict) and ("data" in common or all("data" in part for part in variants.values()))
+    if not with_data:
         raise UserError(f"Study {path}: common has no data; give what all runs share: model, data, trainer.")
-    return Study(Path(content["runs"]), content["common"], variants, content["seeds"], content["selection"])
+    curve = read_curve(path, content["figure"], variants) if "figure" in content else None
+    if curve and set(content["selection"]) != set(content["seeds"]):
+        raise UserError(
+            f"Study {path}: the figure shows every point with all seeds, and selection is {content['selection']}; make "
+            f"it {content['seeds']}, as seeds."
+        )
+    return Study(Path(content["runs"]), common, variants, content["seeds"], content["selection"], curve)
 
 
 def _model_of(path: Path, name: str, file: Path) -> Any:
@@ -168,8 +202,16 @@ def _check_variant(path: Path, name: str, variant: Any) -> None:
         raise UserError(f"Study {path}: variant {name} has no model; give a class_path, and init_args if you like.")
     if "class_path" not in variant["model"]:
         raise UserError(f"Study {path}: the model of variant {name} has no class_path; name the method.")
-    if unknown := variant.keys() - {"model", "grid"}:
-        raise UserError(f"Study {path}: variant {name} holds {', '.join(sorted(unknown))}; it may hold model and grid.")
+    if unknown := variant.keys() - {"model", "grid", "data"}:
+        raise UserError(
+            f"Study {path}: variant {name} holds {', '.join(sorted(unknown))}; it may hold model, grid and data."
+        )
     grid = variant.get("grid", {})
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise UserError(f"Study {path}: the grid of variant {name} is {grid}; give a list of values for each option.")
+    for option in grid:
+        if "." in option and not is_callback_option(option):
+            raise UserError(
+                f"Study {path}: the grid of variant {name} has {option}; give an option of the method, or "
+                f"{CALLBACKS}.CLASS.OPTION for one of a callback."
+            )

@@ -9,7 +9,7 @@ import yaml
 from peft_lightning.cli import main
 from peft_lightning.errors import UserError
 from peft_lightning.studies import read_study, run_study
-from peft_lightning.studies.one_run import train_and_test
+from peft_lightning.studies.one_run import carry_out
 
 
 def write(path, **changes):
@@ -88,7 +88,7 @@ def execute_here(run):
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(dict(run.config)))
     try:
-        train_and_test(str(config), str(run.seed), str(run.directory))
+        carry_out(str(config), str(run.seed), str(run.directory), *(["test"] if run.tested else []))
     except SystemExit as stop:
         return stop.code
     return 0
