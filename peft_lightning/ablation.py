@@ -29,7 +29,7 @@ def ablate(arguments: list[str], evaluate: Evaluate) -> None:
     if len(options.runs) > 1 and options.output is None:
         raise UserError("Several runs are averaged; give --output DIRECTORY for their mean.")
     tables = [_evaluated(path, options, others, evaluate) for path in options.runs]
-    if rank_zero_only.rank:
+    if getattr(rank_zero_only, "rank", 0):
         return  # another process has written the tables, and goes on with them
     if options.output is not None:
         tables = [_mean(tables, options)]
