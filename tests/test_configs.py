@@ -39,7 +39,7 @@ def test_whole_runs(path, capsys):
     assert_contains(parsed(capsys, f"--config={path}"), yaml.safe_load(path.read_text()))
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_run_of_a_study_is_complete(path, capsys, tmp_path):
     study = read_study(path)
     for variant in study.variants:

@@ -108,7 +108,7 @@ class Study:
         return PlannedRun(variant, point, seed, directory, config)
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, source: str | None = None) -> Study:
     """The study that a YAML file describes.
 
         runs: runs/rotten_tomatoes
@@ -122,6 +122,10 @@ def read_study(path: Path) -> Study:
             grid: {lr: [1.0e-3, 3.0e-3]}
         seeds: [0, 1, 2]
         selection: [0]
+
+    Args:
+        path: The file.
+        source: Where the data is, instead of what the file says.
 
     Raises:
         UserError: The file cannot be read, or a part is missing, unknown or of the wrong kind.
@@ -151,7 +155,15 @@ def read_study(path: Path) -> Study:
         raise UserError(f"Study {path}: selection {content['selection']} is no part of seeds {content['seeds']}.")
     if not isinstance(content["common"], dict) or "data" not in content["common"]:
         raise UserError(f"Study {path}: common has no data; give what all runs share: model, data, trainer.")
-    return Study(Path(content["runs"]), content["common"], variants, content["seeds"], content["selection"])
+    common = content["common"] if source is None else _with_source(path, content["common"], source)
+    return Study(Path(content["runs"]), common, variants, content["seeds"], content["selection"])
+
+
+def _with_source(path: Path, common: Mapping[str, Any], source: str) -> dict[str, Any]:
+    data = common["data"]
+    if not isinstance(data, dict):
+        raise UserError(f"Study {path}: data is '{data}'; write it as class_path and init_args to give another source.")
+    return {**common, "data": {**data, "init_args": {**data.get("init_args", {}), "source": source}}}
 
 
 def _model_of(path: Path, name: str, file: Path) -> Any:
