@@ -2,10 +2,10 @@
 
     python experiments/benchmarks/subsets.py DATA OUTPUT
 
-- `mnli`: the training pairs, and every tenth of the matched development pairs.
-- `squad`: the training questions, and those of every sixtieth development paragraph.
+- `mnli`: the training pairs, and every twentieth of the matched development pairs.
+- `squad`: the training questions, and those of every eightieth development paragraph.
 - `xsum`: of the training articles the last 100 become the test split.
-- `wmt16_en_ro`: the first 3,000 training, 200 validation and 200 test sentences.
+- `wmt16_en_ro`: the first 3,000 training, 100 validation and 100 test sentences.
 
 DATA is laid out as `experiments/benchmarks/README.md` says.
 """
@@ -20,7 +20,7 @@ def mnli(source: Path, output: Path) -> None:
     """`train.tsv` and `dev_matched.tsv`, with their headers."""
     _write(output / "train.tsv", _lines(source / "train.tsv"))
     header, *pairs = _lines(source / "dev_matched.tsv")
-    _write(output / "dev_matched.tsv", [header, *pairs[::10]])
+    _write(output / "dev_matched.tsv", [header, *pairs[::20]])
 
 
 def squad(source: Path, output: Path) -> None:
@@ -28,7 +28,7 @@ def squad(source: Path, output: Path) -> None:
     (train,) = source.glob("train*.json")
     _write(output / "train-v1.1.json", _lines(train))
     dev = json.loads((source / "dev-v1.1.json").read_text(encoding="utf-8"))
-    paragraphs = [(article, paragraph) for article in dev["data"] for paragraph in article["paragraphs"]][::60]
+    paragraphs = [(article, paragraph) for article in dev["data"] for paragraph in article["paragraphs"]][::80]
     data = [{"title": article["title"], "paragraphs": [paragraph]} for article, paragraph in paragraphs]
     _write(output / "dev-v1.1.json", [json.dumps({"version": "1.1", "data": data}, ensure_ascii=False)])
 
@@ -43,7 +43,7 @@ def xsum(source: Path, output: Path) -> None:
 
 def wmt16_en_ro(source: Path, output: Path) -> None:
     """A file a split and language."""
-    for split, size in {"train": 3000, "validation": 200, "test": 200}.items():
+    for split, size in {"train": 3000, "validation": 100, "test": 100}.items():
         for language in ("en", "ro"):
             name = f"{split}.{language}"
             _write(output / name, _lines(source / name)[:size])

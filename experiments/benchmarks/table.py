@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/table.py
 
-A study whose runs are not all done is shown with the methods that are. The baseline learns nothing from the texts: the
+A method is shown once its rate is chosen, with the seeds that are done. The baseline learns nothing from the texts: the
 most frequent training label, a constant score, or the first five words of the paragraph as the answer.
 """
 
@@ -30,18 +30,18 @@ def rows_of(name: str, study: Study) -> Iterator[dict[str, Any]]:
     """A row for each method and metric."""
     results = finished(study)
     chosen = {variant: study.chosen(variant, results) or [] for variant in study.variants}
-    complete = {
-        variant: [results[run.directory] for run in runs]
+    done = {
+        variant: [results[run.directory] for run in runs if run.directory in results]
         for variant, runs in chosen.items()
-        if runs and all(run.directory in results for run in runs)
     }
-    if not complete:
+    done = {variant: found for variant, found in done.items() if found}
+    if not done:
         return
-    data = _data(chosen[next(iter(complete))][0].directory)
+    data = _data(chosen[next(iter(done))][0].directory)
     splits = ["train", *(data.evaluated(stage)[""] for stage in ("validate", "test"))]
     task = data.task_description
     for metric in REPORTED.get(task["type"], (task["monitor"],)):
-        for variant, found in complete.items():
+        for variant, found in done.items():
             yield {
                 "benchmark": name,
                 "train / validation / test": " / ".join(f"{len(data.table(split)):,}" for split in splits),
@@ -83,7 +83,7 @@ def _baseline(data: Benchmark, split: str, metric: str) -> float:
     score = {"exact_match": exact_match, "f1": f1}[metric]
     guesses = (" ".join(context.split()[:5]) for context in table["context"])
     pairs = zip(guesses, table["answers"], strict=True)
-    return 100 * statistics.mean(score(guess, answers["text"], no_answer=False) for guess, answers in pairs)
+    return 100 * statistics.mean(score(guess, answers, no_answer=False) for guess, answers in pairs)
 
 
 def _cell(name: str, value: Any) -> str:
