@@ -46,10 +46,12 @@ def study(arguments: list[str]) -> None:
         "peft-lightning study", description="Execute a grid of runs; the same command goes on after an interruption."
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="YAML file that describes the study")
+    parser.add_argument("--source", help="where the data is, instead of what the file says")
+    options = parser.parse_args(arguments)
     # Imported here because plots take a second to load.
     from peft_lightning.studies import read_study, run_study
 
-    files = run_study(read_study(parser.parse_args(arguments).file))
+    files = run_study(read_study(options.file, options.source))
     print("\n".join(["", next(f for f in files if f.suffix == ".md").read_text(), *map(str, files)]))
 
 

@@ -171,15 +171,19 @@ class Benchmark(LightningDataModule):
         return [split for split in dict.fromkeys(found) if split in available]
 
     def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each example, all its texts together, before anything is cut."""
+        """The number of tokens of each example before anything is cut, all texts together that `max_length` is for."""
+        texts = [name for name, feature in self.table(split).features.items() if feature == Value("string")]
+        return self._counted(split, _count_tokens, texts=[name for name in texts if name != "id"])
+
+    def _counted(self, split: str, count: Callable[..., dict[str, list[int]]], **options: Any) -> np.ndarray:
+        """`length` of each row, as a function on the top level of a module gives it, whose results can be cached."""
         table = self.table(split)
-        texts = [name for name, feature in table.features.items() if feature == Value("string") and name != "id"]
         counted = table.map(
-            _count_tokens,
+            count,
             batched=True,
             remove_columns=table.column_names,
             desc=f"Measuring {self.source} ({split})",
-            fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
+            fn_kwargs={"tokenizer": self.tokenizer, **options},
         )
         return np.asarray(counted.with_format("numpy")["length"][:])
 
@@ -269,7 +273,7 @@ class Benchmark(LightningDataModule):
         return str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
 
 
-def _count_tokens(batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+def _count_tokens(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, list[int]]:
     encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
     return {"length": [len(ids) for ids in encoded]}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -84,6 +85,10 @@ class ChoiceDataModule(HeldOut):
             fn_kwargs={"tokenizer": self.tokenizer, "max_length": self.max_length},
         )
 
+    def lengths(self, split: str) -> np.ndarray:
+        """The number of tokens of each context with the longest of its choices."""
+        return self._counted(split, _count_longest)
+
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads all choices of a batch to the longest."""
         return ChoiceCollator(self.tokenizer)
@@ -134,12 +139,22 @@ def _check_batch(
 
 
 def _encode_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max_length: int) -> dict[str, list]:
-    texts = [text for text, choices in zip(batch["text"], batch["choices"], strict=True) for _ in choices]
-    endings = [choice for choices in batch["choices"] for choice in choices]
-    encoded = tokenizer(texts, endings, truncation=True, max_length=max_length)
-    count = len(endings) // len(batch["text"])
+    encoded = tokenizer(*_sequences(batch), truncation=True, max_length=max_length)
+    count = len(batch["choices"][0])
     rows: dict[str, list] = {
         name: [cells[at : at + count] for at in range(0, len(cells), count)] for name, cells in encoded.items()
     }
     rows["length"] = [max(map(len, choices)) for choices in rows["input_ids"]]
     return rows
+
+
+def _count_longest(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
+    lengths = [len(ids) for ids in tokenizer(*_sequences(batch), verbose=False)["input_ids"]]
+    count = len(batch["choices"][0])
+    return {"length": [max(lengths[at : at + count]) for at in range(0, len(lengths), count)]}
+
+
+def _sequences(batch: dict[str, list]) -> tuple[list[str], list[str]]:
+    """Contexts and choices, a row a choice."""
+    texts = [text for text, choices in zip(batch["text"], batch["choices"], strict=True) for _ in choices]
+    return texts, [choice for choices in batch["choices"] for choice in choices]

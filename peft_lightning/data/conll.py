@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import pre_tokenizers
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.columns import published_files, read_columns
 from peft_lightning.data.files import CONVERTED, read_source
-from peft_lightning.data.words import check_words, encode_words, padded_words
+from peft_lightning.data.words import check_words, count_words, encode_words, padded_words
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import OUTSIDE
 
@@ -130,6 +131,10 @@ class CoNLL(Benchmark):
                 "training leaves them out, and evaluation counts them as predicted O."
             )
         return encoded
+
+    def lengths(self, split: str) -> np.ndarray:
+        """The number of tokens of each sentence."""
+        return self._counted(split, count_words)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads tokens and words."""

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
@@ -180,6 +181,10 @@ class TextToText(Benchmark):
             },
         )
 
+    def lengths(self, split: str) -> np.ndarray:
+        """The number of tokens of each source with its prefix."""
+        return self._counted(split, _count_sources, prefix=self.source_prefix)
+
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads sources and targets, each to the longest of the batch."""
         return TextPairCollator(self.tokenizer)
@@ -221,6 +226,11 @@ def _check_batch(batch: dict[str, list], indices: list[int], where: str, columns
         check_texts(batch[column], where, column, first_row=indices[0] + 1)
     source, target = columns
     return {"row": [index + 1 for index in indices], "text": batch[source], "target": batch[target]}
+
+
+def _count_sources(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, prefix: str) -> dict[str, list[int]]:
+    encoded = tokenizer([prefix + text for text in batch["text"]], verbose=False)["input_ids"]
+    return {"length": [len(ids) for ids in encoded]}
 
 
 def _encode_batch(

@@ -123,7 +123,7 @@ class Study:
         return PlannedRun(variant, point, seed, directory, config, tested)
 
 
-def read_study(path: Path) -> Study:
+def read_study(path: Path, source: str | None = None) -> Study:
     """The study that a YAML file describes.
 
         runs: runs/rotten_tomatoes
@@ -145,6 +145,10 @@ def read_study(path: Path) -> Study:
             model: ../../configs/method/houlsby.yaml
             grid: {callbacks.InitScale.std: [1.0e-3, 1.0e-2, 1.0e-1]}
         figure: {x: callbacks.InitScale.std, scale: log, split: validation}
+
+    Args:
+        path: The file.
+        source: Where the data is, instead of what the file says.
 
     Raises:
         UserError: The file cannot be read, or a part is missing, unknown or of the wrong kind.
@@ -185,7 +189,15 @@ def read_study(path: Path) -> Study:
             f"Study {path}: the figure shows every point with all seeds, and selection is {content['selection']}; make "
             f"it {content['seeds']}, as seeds."
         )
+    common = common if source is None else _with_source(path, common, source)
     return Study(Path(content["runs"]), common, variants, content["seeds"], content["selection"], curve)
+
+
+def _with_source(path: Path, common: Mapping[str, Any], source: str) -> dict[str, Any]:
+    data = common.get("data")
+    if not isinstance(data, dict):
+        raise UserError(f"Study {path}: data is '{data}'; write it as class_path and init_args to give another source.")
+    return {**common, "data": {**data, "init_args": {**data.get("init_args", {}), "source": source}}}
 
 
 def _model_of(path: Path, name: str, file: Path) -> Any:

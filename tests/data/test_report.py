@@ -1,6 +1,7 @@
 """`check-data`: every row is checked, and what is printed is what the data holds."""
 
 import csv
+import json
 
 import pytest
 from small_files import rows_of
@@ -41,6 +42,37 @@ def test_scores_have_no_classes(check, tmp_path, capsys):
     directory = check("--data=GLUE", "--data.task=stsb", f"--data.source={tmp_path}")
     assert [row["split"] for row in rows_of(directory / "lengths.csv")] == ["train", "validation"]
     assert not (directory / "labels.csv").exists()
+
+
+def write_summaries(path):
+    path.write_text(json.dumps({"document": "a film", "summary": "the worst plot of it", "id": "1"}) + "\n")
+
+
+def write_endings(path):
+    columns = ["sent1", "sent2", *(f"ending{number}" for number in range(4)), "label"]
+    path.write_text(",".join(columns) + "\nthe plot,it was,dull,very very dull,bad,great,3\n")
+
+
+def write_words(path):
+    path.write_text("the NN I-NP O\nfilm NN I-NP O\nunheard NN I-NP O\n\n")
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "options", "tokens"),
+    [
+        # [CLS] great a film [SEP]; summaries have a limit of their own.
+        (write_summaries, "jsonl", ["--data=XSum", "--data.source_prefix=great "], 5),
+        # [CLS] the plot [SEP] it was very very dull [SEP]: the longest of four.
+        (write_endings, "csv", ["--data=SWAG"], 10),
+        (write_words, "txt", ["--data=CoNLL"], 5),
+    ],
+)
+def test_what_is_counted_is_what_would_be_cut(check, tmp_path, write, name, options, tokens):
+    (tmp_path / "data").mkdir()
+    for split in ("train", "valid" if name == "txt" else "validation", "test"):
+        write(tmp_path / "data" / f"{split}.{name}")
+    directory = check(*options, f"--data.source={tmp_path / 'data'}", f"--data.max_length={tokens}")
+    assert [(row["p100"], row["cut %"]) for row in rows_of(directory / "lengths.csv")] == [(str(tokens), "0.0")] * 3
 
 
 def test_a_wrong_row_is_named(check, tmp_path, capsys):

@@ -141,8 +141,10 @@ def test_an_interruption_ends_the_study_with_its_status(study):
     assert len(executed) == 1
 
 
-def test_the_command_executes_each_run_in_a_process(study, tmp_path, capsys):
-    main(["study", str(study(variants={"Probe": {"model": {"class_path": "LinearProbe"}}}, seeds=[0]))])
+def test_the_command_executes_each_run_in_a_process_on_the_source_that_is_given(study, tmp_path, reviews, capsys):
+    path = study(variants={"Probe": {"model": {"class_path": "LinearProbe"}}}, seeds=[0])
+    path.write_text(path.read_text().replace(str(reviews), "elsewhere.csv"))
+    main(["study", str(path), "--source", str(reviews)])
     printed = capsys.readouterr().out
     assert (tmp_path / "runs" / "table.md").read_text() in printed
     assert str(tmp_path / "runs" / "figure.png") in printed
@@ -168,6 +170,12 @@ def test_a_wrong_study_is_named(tmp_path, changes, message):
     with pytest.raises(UserError) as caught:
         read_study(write(tmp_path / "study.yaml", **changes))
     assert message in str(caught.value)
+
+
+def test_data_that_has_no_place_for_a_source_is_named(tmp_path):
+    path = write(tmp_path / "study.yaml", common={"data": "RottenTomatoes"})
+    with pytest.raises(UserError, match="data is 'RottenTomatoes'"):
+        read_study(path, source="elsewhere.csv")
 
 
 @pytest.mark.parametrize(("text", "message"), [("a: [", "is not YAML"), (None, "cannot be read"), ("7", "it holds")])
