@@ -9,6 +9,7 @@ from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_file import read_adapter
 from peft_lightning.methods.base import AdaptationMethod
 from peft_lightning.methods.trained_state import RECORD, class_name
+from peft_lightning.storage.generations import damage_of
 
 
 def load_checkpoint(path: str | Path, **options: Any) -> AdaptationMethod:
@@ -28,8 +29,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, without running anything that a file asks for.
 
     Raises:
-        UserError: The file cannot be read or is none of ours.
+        UserError: The file cannot be read, is not what was saved or is none of ours.
     """
+    if damage := damage_of(Path(path)):
+        raise UserError(f"Checkpoint {path} cannot be read (it {damage}); give one that a run wrote.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -12,7 +12,7 @@ from peft_lightning import load_adapter
 from peft_lightning.errors import UserError
 from peft_lightning.methods import MAM, Houlsby, LoRA, PrefixTuning, PTuningV2, load_checkpoint
 from peft_lightning.testing import TASK, Case, save_tiny_backbone
-from peft_lightning.testing.conformance import _logits, _save_checkpoint
+from peft_lightning.testing.probes import logits_of, save_checkpoint
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def case(tiny, tmp_path):
 
 @pytest.fixture
 def checkpoint(case):
-    return _save_checkpoint(case.trained(), case)
+    return save_checkpoint(case.trained(), case)
 
 
 def change(path, edit):
@@ -33,7 +33,7 @@ def change(path, edit):
 
 def test_weights_only_checkpoint_of_the_real_backbone_is_small(tmp_path):
     method = Houlsby(task=TASK, backbone="embedded:minilm-l6")
-    path = _save_checkpoint(method, Case(Houlsby, "embedded:minilm-l6", tmp_path))
+    path = save_checkpoint(method, Case(Houlsby, "embedded:minilm-l6", tmp_path))
     assert path.stat().st_size < 1.05 * 4 * method.parameter_report.trained + 32 * 1024
 
 
@@ -64,7 +64,8 @@ def test_a_checkpoint_on_another_backbone_is_refused(case, checkpoint, tmp_path)
 def test_the_same_backbone_under_another_name_is_accepted(case, checkpoint, tmp_path):
     same = save_tiny_backbone("bert", tmp_path / "same")
     assert torch.equal(
-        _logits(load_checkpoint(checkpoint, backbone=str(same)), case.batch()), _logits(case.trained(), case.batch())
+        logits_of(load_checkpoint(checkpoint, backbone=str(same)), case.batch()),
+        logits_of(case.trained(), case.batch()),
     )
 
 
@@ -134,7 +135,7 @@ def test_the_network_behind_a_prefix_is_resumed_but_not_exported(tiny, tmp_path,
     assert sum(tensor.numel() for tensor in prefixes.values()) == 2 * 5 * 32 * 3
     loaded, batch = load_adapter(adapter), Case(method, tiny(), tmp_path).batch()
     assert loaded.hparams.projection is False
-    assert torch.equal(_logits(loaded, batch), _logits(trained, batch))
+    assert torch.equal(logits_of(loaded, batch), logits_of(trained, batch))
 
 
 def test_an_adapter_is_not_overwritten_by_accident(case, tmp_path):
@@ -185,11 +186,11 @@ def test_a_subclass_that_fixes_an_option_can_be_loaded(tiny, tmp_path):
     case = Case(Preset, tiny(), tmp_path, {"activation": "tanh"})
     method = case.trained()
     assert method.hparams.bottleneck == 4
-    for loaded in (load_checkpoint(_save_checkpoint(method, case)), load_adapter(method.save_adapter(tmp_path / "a"))):
+    for loaded in (load_checkpoint(save_checkpoint(method, case)), load_adapter(method.save_adapter(tmp_path / "a"))):
         assert type(loaded) is Preset
-        assert torch.equal(_logits(loaded, case.batch()), _logits(method, case.batch()))
+        assert torch.equal(logits_of(loaded, case.batch()), logits_of(method, case.batch()))
 
 
 def test_a_method_whose_module_was_moved_is_found_by_its_name(checkpoint, case):
     change(checkpoint, lambda c: c["peft_lightning"].update(method="somewhere.else.Houlsby"))
-    assert torch.equal(_logits(load_checkpoint(checkpoint), case.batch()), _logits(case.trained(), case.batch()))
+    assert torch.equal(logits_of(load_checkpoint(checkpoint), case.batch()), logits_of(case.trained(), case.batch()))
