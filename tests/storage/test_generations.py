@@ -14,6 +14,7 @@ from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
 from peft_lightning.storage import generations
 from peft_lightning.storage.generations import manifest_path, newest, previous_path
+from peft_lightning.storage.writing import write_text
 
 STEPS = ["link", "replace", "fsync", "unlink"]
 
@@ -53,6 +54,31 @@ def test_two_generations_are_kept_each_with_a_manifest(path):
     assert [loaded(generation) for generation in (path, previous_path(path))] == [3, 2]
     assert [generations.fault_of(generation) for generation in (path, previous_path(path))] == [None, None]
     assert len(list(path.parent.iterdir())) == 4
+
+
+def test_every_name_changes_when_what_it_names_is_on_the_disk(path, monkeypatch):
+    """A machine that loses power must not find the new names with the old content, or in another order."""
+    calls = []
+    for name in STEPS[:3]:
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, f=original, n=name: (calls.append(n), f(*args))[1])
+    save(path, 3)
+    wait = ["fsync"]
+    assert calls == [*wait * 2, "link", "replace", *wait, "replace", *wait, "replace", *wait, "replace", *wait]
+    calls.clear()
+    write_text(path.with_name("result.json"), "{}")
+    assert calls == [*wait, "replace", *wait]
+
+
+def test_the_newest_is_that_of_the_last_step_whatever_the_times_of_the_files_are(path):
+    """Copying a run directory gives all files new times, in any order."""
+    other = path.with_name("hpc_ckpt_1.ckpt")
+    save(other, 3)
+    for number, file in enumerate((other, path, previous_path(path))):
+        os.utime(file, (number, number))
+    assert newest([path, other]) == (other, {})
+    flip(other)
+    assert newest([path, other])[0] == path
 
 
 DAMAGES = {
