@@ -45,7 +45,8 @@ class RunDirectory:
         config.yaml  environment.json  metrics.csv  result.json
         checkpoints/best.ckpt  checkpoints/last.ckpt  tensorboard/
 
-    Beside each checkpoint stand its manifest, `best.ckpt.json`, and the one before it, `best.previous.ckpt`.
+    Beside each checkpoint stand its manifest, `best.ckpt.json`, and the one before it, `best.previous.ckpt`. While a
+    process writes here there is also `run.lock`.
 
     Args:
         path: The directory; it need not exist.
