@@ -64,6 +64,14 @@ def killed_at_call(work: Callable[[], None], names: list[str], number: int) -> b
     return os.WIFSIGNALED(status)
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it has not come about"
+        time.sleep(0.01)
+
+
 def random_moments(count: int, longest: float, seed: int = 0) -> list[float]:
     """Times in seconds up to `longest`, the same in every call."""
     generator = random.Random(seed)

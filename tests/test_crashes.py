@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from dying import fork, random_moments
+from dying import fork, random_moments, wait_for
 
 import peft_lightning
 from peft_lightning.cli import main
@@ -187,11 +187,12 @@ def in_use(run):
             time.sleep(600)
 
     pid = fork(hold)
-    while not run.lock.exists():
-        time.sleep(0.01)
-    yield run, pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        wait_for(run.lock.exists)
+        yield run, pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_a_second_process_on_a_run_is_refused(in_use, fit, refused, capsys):
@@ -237,8 +238,7 @@ def test_a_run_is_free_again_after_an_error_and_after_a_signal(run, fit, monkeyp
             fit(run.path, epochs=3)
     assert not run.lock.exists()
     pid = fork(lambda: fit(run.path, "--trainer.max_epochs=3"))
-    while not run.lock.exists() or run.read_result()["status"] != "running":
-        time.sleep(0.02)
+    wait_for(lambda: run.lock.exists() and run.read_result()["status"] == "running")
     os.kill(pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
     assert not run.lock.exists()

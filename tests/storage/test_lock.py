@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from dying import fork
+from dying import fork, wait_for
 
 from peft_lightning.errors import UserError
 from peft_lightning.storage import lock
@@ -33,11 +33,6 @@ def left_behind(path, **changes):
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def wait_for(condition):
-    while not condition():
-        time.sleep(0.01)
 
 
 def test_a_second_process_is_refused_until_the_first_has_ended(path):
