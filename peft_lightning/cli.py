@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from jsonargparse import ArgumentError, DefaultHelpFormatter, Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
 from peft_lightning.ablation import ablate
-from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
+from peft_lightning.callbacks import CheckpointFiles, MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
 from peft_lightning.runs import RunDirectory, default_run_directory, print_summary
 from peft_lightning.runs.directory import comparable
+from peft_lightning.storage import generations
 from peft_lightning.verbs import OTHER_VERBS, label_file
 
 VERBS = ("fit", "validate", "test", "predict", "ablate", *OTHER_VERBS)
@@ -50,6 +53,7 @@ On a grid of runs:
 # A run that was trained on a cluster is evaluated on this machine unless told otherwise.
 HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
+log = logging.getLogger(__name__)
 
 
 class FinishedError(Exception):
@@ -67,26 +71,28 @@ class CLI(LightningCLI):
         usage = {verb: f"On a run: peft-lightning {verb} RUN [options]" for verb in ("validate", "test")}
         usage["fit"] = "Train a method, or go on with a run that was interrupted."
         usage["predict"] = "On a run: peft-lightning predict RUN [--input FILE --output FILE]"
-        super().__init__(
-            AdaptationMethod,
-            Benchmark,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            # Our checkpoints name their class themselves; Lightning's way would import what a file asks for.
-            load_from_checkpoint_support=False,
-            trainer_defaults={
-                "gradient_clip_val": 1.0,
-                "log_every_n_steps": 10,
-                # The DataModules share examples among devices themselves, each example once.
-                "use_distributed_sampler": False,
-            },
-            parser_kwargs={"description": DESCRIPTION, "exit_on_error": False, "formatter_class": HelpFormatter}
-            | {verb: {"description": text, "exit_on_error": False} for verb, text in usage.items()},
-            args=args,
-        )
+        # Lightning runs the verb in its constructor; what is held meanwhile is let go of however that ends.
+        with ExitStack() as self.held:
+            super().__init__(
+                AdaptationMethod,
+                Benchmark,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                # Our checkpoints name their class themselves; Lightning's way would import what a file asks for.
+                load_from_checkpoint_support=False,
+                trainer_defaults={
+                    "gradient_clip_val": 1.0,
+                    "log_every_n_steps": 10,
+                    # The DataModules share examples among devices themselves, each example once.
+                    "use_distributed_sampler": False,
+                },
+                parser_kwargs={"description": DESCRIPTION, "exit_on_error": False, "formatter_class": HelpFormatter}
+                | {verb: {"description": text, "exit_on_error": False} for verb, text in usage.items()},
+                args=args,
+            )
 
     # Options
 
@@ -115,6 +121,8 @@ class CLI(LightningCLI):
             raise UserError(f"seed_everything is {config.seed_everything}; give a number of at least 0.")
         if config.checkpoint_every_n_steps is not None and config.checkpoint_every_n_steps < 1:
             raise UserError(f"checkpoint_every_n_steps is {config.checkpoint_every_n_steps}; give at least 1.")
+        if config.weights_only is False:
+            raise UserError("weights_only is false; leave it out: nothing in a checkpoint is ever executed here.")
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning would let the options inside a checkpoint file win over those given, silently."""
@@ -136,12 +144,22 @@ class CLI(LightningCLI):
             self.run.check_writable()
             if self.run.predictions.exists():
                 raise UserError(f"{self.run.predictions} exists; move it away first.")
+            self._claim_run()
+        elif self._is_of_the_run():
+            self._claim_run()
 
     def _check_run(self) -> None:
         self.run.check_writable()
         self.run.check_config(self.options)
         if self.run.is_done:
             raise FinishedError(f"The run in {self.run.path} is done already; nothing is left to train.")
+        self._claim_run()
+
+    def _claim_run(self) -> None:
+        """Keeps others from writing into the run directory; of the processes of one run the first does."""
+        node = int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
+        if rank_zero_only.rank == 0 and node == 0:  # type: ignore[attr-defined]
+            self.held.enter_context(self.run.claimed())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Adds the loggers and callbacks of a run directory to those of the configuration."""
@@ -158,9 +176,10 @@ class CLI(LightningCLI):
             logger = [MetricsFile(self.run), *self._loggers(options.logger)]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.run))
+        plugins = [*_as_list(options.plugins), CheckpointFiles()]
         try:
             return super().instantiate_trainer(
-                default_root_dir=str(self.run.path), callbacks=callbacks, logger=logger, **kwargs
+                default_root_dir=str(self.run.path), callbacks=callbacks, logger=logger, plugins=plugins, **kwargs
             )
         except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise UserError(f"The options --trainer.* cannot be used here: {str(error).splitlines()[0]}") from error
@@ -193,17 +212,20 @@ class CLI(LightningCLI):
         options = self.config_init.fit
         if options.trainer.fast_dev_run:
             return
-        newest = self.run.newest_checkpoint()
+        newest, faults = self.run.newest_checkpoint()
         if newest:
             options.ckpt_path = str(newest)
         elif options.ckpt_path == "last":
             options.ckpt_path = None
-        if options.ckpt_path is not None and "optimizer_states" not in _read(options.ckpt_path):
+        if options.ckpt_path is not None and "optimizer_states" not in (content := _read(options.ckpt_path)):
             raise UserError(f"{options.ckpt_path} holds weights only and cannot be gone on from; give a last.ckpt.")
         if self.trainer.is_global_zero:
+            for path, fault in faults.items():
+                moved = None if path == newest else generations.reject(path)
+                log.warning(f"{path} {fault}{f' (moved to {moved.name})' if moved else ''}.")
             print(f"Run directory: {self.run.path}")
             if options.ckpt_path:
-                print(f"Going on from {options.ckpt_path}")
+                print(f"Going on from {options.ckpt_path}, step {content['global_step']}")
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """Trains; after a signal the exit status says so, where Lightning's would be 0 or 1."""

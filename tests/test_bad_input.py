@@ -10,6 +10,7 @@ from small_files import write_reviews
 
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
+from peft_lightning.storage.generations import manifest_path
 from peft_lightning.testing import save_tiny_backbone
 
 
@@ -273,10 +274,11 @@ def test_a_checkpoint_that_does_not_exist(refused, fit, tmp_path):
     assert "Checkpoint none.ckpt does not exist" in refused(["test", run, "--ckpt_path=none.ckpt"])
 
 
-def test_a_damaged_checkpoint(refused, fit, tmp_path):
+def test_a_checkpoint_of_another_program(refused, fit, tmp_path):
     run = RunDirectory(fit(tmp_path / "run", epochs=1))
     (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
     torch.save({"state_dict": {}}, run.best_checkpoint)
+    manifest_path(run.best_checkpoint).unlink()
     sentence = refused(["predict", run.path, "--input", tmp_path / "t.txt", "--output", tmp_path / "o.jsonl"])
     assert "was not written by peft_lightning" in sentence
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from peft_lightning.tasks import Task
 
 EMBEDDED_PREFIX = "embedded:"
+# Without this transformers asks at the terminal whether to run the code that a repository brings along.
+NO_CODE = {"trust_remote_code": False}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenize
     """
     with _named_errors(name, revision):
         source = resolve(name)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **NO_CODE)
+        config = AutoConfig.from_pretrained(source, revision=revision, **NO_CODE)
     # Without vocabulary files transformers makes up a tokenizer of special tokens only, and SentencePiece's space.
     if tokenizer.get_vocab().keys() <= {*tokenizer.all_special_tokens, "▁"}:
         raise UserError(
@@ -104,6 +106,7 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             dtype=torch.float32,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **NO_CODE,
             **task.model_options(),
         )
     inside = {path for path, _ in model.base_model.named_modules()}
@@ -136,7 +139,7 @@ def _unfit(name: str, kind: str, task: "Task", advice: str) -> UserError:
 def model_type(name: str, revision: str | None = None) -> str:
     """The `model_type` in the configuration of the backbone `name`, for example `roberta`."""
     with _named_errors(name, revision):
-        return AutoConfig.from_pretrained(resolve(name), revision=revision).model_type
+        return AutoConfig.from_pretrained(resolve(name), revision=revision, **NO_CODE).model_type
 
 
 def resolve(name: str) -> str:

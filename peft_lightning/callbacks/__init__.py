@@ -1,6 +1,7 @@
 """Callbacks and loggers of a run."""
 
 from peft_lightning.callbacks.adapter_activity import AdapterActivity
+from peft_lightning.callbacks.checkpoint_files import CheckpointFiles
 from peft_lightning.callbacks.checkpoints import checkpoint_callbacks
 from peft_lightning.callbacks.init_scale import InitScale
 from peft_lightning.callbacks.layer_removal import LayerRemoval
@@ -10,6 +11,7 @@ from peft_lightning.callbacks.run_recorder import RunRecorder
 
 __all__ = [
     "AdapterActivity",
+    "CheckpointFiles",
     "InitScale",
     "LayerRemoval",
     "MetricsFile",

@@ -5,7 +5,6 @@ is executed when it is read.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from peft_lightning.errors import UserError
+from peft_lightning.storage.writing import replacing
 
 WEIGHTS = "adapter.safetensors"
 CONFIG = "adapter_config.json"
@@ -32,13 +32,11 @@ def write_adapter(directory: Path, tensors: Mapping[str, Tensor], config: Mappin
     text = json.dumps(config, indent=2) + "\n"
     # Cloned because safetensors refuses tensors that share memory, as tied weights do.
     separate = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    partial = [path.with_name(f".{path.name}.{os.getpid()}") for path in (weights, description)]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(separate, partial[0])
-        partial[1].write_text(text, encoding="utf-8")
-        os.replace(partial[0], weights)
-        os.replace(partial[1], description)
+        with replacing(weights) as tensors_file, replacing(description) as text_file:
+            save_file(separate, tensors_file)
+            text_file.write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise UserError(f"The adapter cannot be written to {directory}: {error}.") from error
     return directory

@@ -1,4 +1,4 @@
-"""The arguments that an object was constructed with."""
+"""The arguments that an object was constructed with, and those it can be constructed with."""
 
 import inspect
 from types import FrameType
@@ -21,6 +21,18 @@ def constructor_arguments(instance: object, frame: FrameType | None) -> dict[str
     assert outermost is not None
     names, _, keywords, values = inspect.getargvalues(outermost)
     return {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
+
+
+def constructor_options(cls: type) -> set[str]:
+    """The names that the constructor of `cls` takes, with those that `**kwargs` hands on to its parents."""
+    names: set[str] = set()
+    for parent in cls.__mro__:
+        if constructor := vars(parent).get("__init__"):
+            parameters = inspect.signature(constructor).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return names - {"self"}
 
 
 def _is_constructor_of(instance: object, frame: FrameType) -> bool:

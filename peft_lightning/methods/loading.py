@@ -1,5 +1,6 @@
 """From a file back to the trained method."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import torch
 
 from peft_lightning.errors import UserError
 from peft_lightning.methods.adapter_file import read_adapter
+from peft_lightning.methods.arguments import constructor_options
 from peft_lightning.methods.base import AdaptationMethod
-from peft_lightning.methods.trained_state import RECORD, class_name
+from peft_lightning.methods.trained_state import RECORD, check_format, class_name
+from peft_lightning.storage.generations import damage_of
 
 
 def load_checkpoint(path: str | Path, **options: Any) -> AdaptationMethod:
@@ -28,10 +31,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, without running anything that a file asks for.
 
     Raises:
-        UserError: The file cannot be read or is none of ours.
+        UserError: The file cannot be read, is not what was saved or is none of ours.
     """
+    if damage := damage_of(Path(path)):
+        raise UserError(f"Checkpoint {path} cannot be read (it {damage}); give one that a run wrote.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"Checkpoint {path} cannot be read: it holds something else than tensors and plain values, which could run "
+            "code and is not loaded; give one that a run wrote."
+        ) from error
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"Checkpoint {path} cannot be read ({reason}); give one that a run wrote.") from error
@@ -57,7 +67,15 @@ def load_adapter(directory: str | Path, **options: Any) -> AdaptationMethod:
 
 
 def _build(checkpoint: dict[str, Any], options: dict[str, Any], source: str) -> AdaptationMethod:
-    method = _imported_method(checkpoint[RECORD]["method"], source)(**checkpoint["hyper_parameters"] | options)
+    check_format(checkpoint[RECORD], source)
+    cls = _imported_method(checkpoint[RECORD]["method"], source)
+    unknown = sorted(checkpoint["hyper_parameters"].keys() - constructor_options(cls))
+    if unknown:
+        raise UserError(
+            f"{source} gives {cls.__name__} the option '{unknown[0]}', which it does not have in this version of "
+            "peft_lightning; load the file with the version that wrote it."
+        )
+    method = cls(**checkpoint["hyper_parameters"] | options)
     method.on_load_checkpoint(checkpoint)
     method.load_state_dict(checkpoint["state_dict"])
     return method.eval()

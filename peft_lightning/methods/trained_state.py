@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from peft_lightning.methods.base import AdaptationMethod
 
 RECORD = "peft_lightning"
+# Raised when files change in a way that an earlier version of this project would misread. A version that can still read
+# the files of an earlier format, or change them into its own, says so in `check_format`.
 FORMAT = 1
 
 
@@ -61,6 +63,22 @@ def identity(method: "AdaptationMethod") -> dict[str, Any]:
     }
 
 
+def check_format(record: Mapping[str, Any], source: str) -> None:
+    """Checks that a file has a format that this version reads; format 1 is the first.
+
+    Raises:
+        UserError: It has not; the message says which version of peft_lightning does.
+    """
+    found = record.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(
+            f"{source} has format {found}, which a newer version of peft_lightning has written; this one reads format "
+            f"{FORMAT}: update peft_lightning, or load the file with the version that wrote it."
+        )
+    if found != FORMAT:
+        raise UserError(f"{source} has format {found}, which no version of peft_lightning writes; restore the file.")
+
+
 def check_identity(record: Mapping[str, Any] | None, method: "AdaptationMethod", source: str) -> None:
     """Checks that a file was made by the same method on the same pretrained weights.
 
@@ -71,12 +89,8 @@ def check_identity(record: Mapping[str, Any] | None, method: "AdaptationMethod",
     """
     if not record:
         raise UserError(f"{source} was not written by peft_lightning; give a checkpoint of one of its runs.")
+    check_format(record, source)
     here = identity(method)
-    if record.get("format") != FORMAT:
-        raise UserError(
-            f"{source} has format {record.get('format')} and this version of peft_lightning reads format {FORMAT}; "
-            "load it with the version that wrote it."
-        )
     if class_name(record["method"]) != class_name(here["method"]):
         raise UserError(
             f"{source} was trained by {class_name(record['method'])}, not by {class_name(here['method'])}; choose the "

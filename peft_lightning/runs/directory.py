@@ -2,16 +2,23 @@
 
 import hashlib
 import json
+import logging
 import math
-import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from peft_lightning.errors import UserError
+from peft_lightning.storage import generations
+from peft_lightning.storage.lock import locked
+from peft_lightning.storage.writing import remove_partials, write_text
+
+log = logging.getLogger(__name__)
 
 # What may differ between two starts of one run, because it changes no number.
 FREE_OPTIONS = (
@@ -38,6 +45,9 @@ class RunDirectory:
         config.yaml  environment.json  metrics.csv  result.json
         checkpoints/best.ckpt  checkpoints/last.ckpt  tensorboard/
 
+    Beside each checkpoint stand its manifest, `best.ckpt.json`, and the one before it, `best.previous.ckpt`. While a
+    process writes here there is also `run.lock`.
+
     Args:
         path: The directory; it need not exist.
     """
@@ -52,6 +62,7 @@ class RunDirectory:
         self.best_checkpoint = self.checkpoints / "best.ckpt"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.predictions = self.predictions_of("")
+        self.lock = self.path / "run.lock"
 
     def predictions_of(self, name: str) -> Path:
         """The file of predictions for an evaluated set, of which the main one has no name."""
@@ -102,20 +113,59 @@ class RunDirectory:
         metrics = {**result.get("metrics", {}), **changes.get("metrics", {})}
         write_json(self.result, {**result, **changes, "metrics": metrics})
 
-    def newest_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from: `last.ckpt`, or what Lightning saved when SLURM was about to end the job."""
-        saved = [path for path in (self.last_checkpoint, *self.path.glob("hpc_ckpt_*.ckpt")) if path.is_file()]
-        return max(saved, key=lambda path: path.stat().st_mtime_ns, default=None)
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps other processes from writing here, and removes what killed ones have left half written.
+
+        Raises:
+            UserError: Another process is writing here, or may be.
+        """
+        with locked(self.lock):
+            for directory in (self.path, self.checkpoints):
+                remove_partials(directory)
+            yield
+
+    def newest_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
+        """The checkpoint to go on from: `last.ckpt`, or what Lightning saved when SLURM was about to end the job.
+
+        Returns:
+            The file, None if nothing was saved yet; and what is wrong with newer ones, if there are any.
+
+        Raises:
+            UserError: There are checkpoints and none of them is whole.
+        """
+        newest, faults = generations.newest([self.last_checkpoint, *self.path.glob("hpc_ckpt_*[0-9].ckpt")])
+        if faults and newest is None:
+            raise UserError(
+                f"The run in {self.path} cannot go on: {_listed(faults)}. Restore one of these files from a copy; or "
+                "remove them, to start anew."
+            )
+        return newest, faults
 
     def trained_checkpoint(self) -> Path:
         """The best checkpoint.
 
         Raises:
-            UserError: Nothing was trained here yet.
+            UserError: Nothing was trained here yet, or the file is not what was saved.
         """
-        if not self.best_checkpoint.is_file():
-            raise UserError(f"{self.path} holds no trained model ({self.best_checkpoint} is missing); run fit first.")
-        return self.best_checkpoint
+        path, previous = self.best_checkpoint, generations.previous_path(self.best_checkpoint)
+        fault = generations.fault_of(path)
+        if fault and self.lock.exists():
+            time.sleep(1)  # a run that is being trained may be between file and manifest
+            fault = generations.fault_of(path)
+        if fault is None:
+            return path
+        if generations.fault_of(previous) is None:
+            raise UserError(
+                f"Checkpoint {path} cannot be read (it {fault}). The one before it, of step "
+                f"{generations.step_of(previous)}, is whole; to take that one give --ckpt_path {previous}"
+            )
+        if not generations.is_there(path):
+            raise UserError(f"{self.path} holds no trained model ({path} is missing); run fit first.")
+        if generations.damage_of(path):
+            raise UserError(f"Checkpoint {path} cannot be read (it {fault}); restore it from a copy.")
+        log.warning(f"{path} {fault}; its own checksums are right.")
+        return path
 
     def check_writable(self) -> None:
         """Makes the directory and a file in it, before hours are spent on a result that cannot be kept.
@@ -125,8 +175,9 @@ class RunDirectory:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            for directory in (self.path, self.checkpoints) if self.checkpoints.exists() else (self.path,):
+                with tempfile.TemporaryFile(dir=directory):
+                    pass
         except OSError as error:
             raise UserError(
                 f"Run directory {self.path} cannot be written ({error.strerror}); choose another one with --run_dir."
@@ -180,13 +231,6 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, content: str) -> None:
-    """As `write_json`, for text."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -216,6 +260,10 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _listed(faults: Mapping[Path, str]) -> str:
+    return "; ".join(f"{path} {fault}" for path, fault in faults.items())
 
 
 def _first_line(error: BaseException) -> str:

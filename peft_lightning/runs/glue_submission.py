@@ -9,6 +9,7 @@ from typing import Any
 from peft_lightning.data.glue_tasks import GLUE_TASKS, GlueTask
 from peft_lightning.errors import UserError
 from peft_lightning.runs.directory import RunDirectory
+from peft_lightning.storage.writing import replacing
 
 # Task -> name of a set of predictions -> file in the submission (gluebenchmark.com/faq).
 _FILES: dict[str, dict[str, str]] = {
@@ -47,7 +48,7 @@ def write_submission(runs: Sequence[RunDirectory], target: Path, overwrite: bool
             if predictions.is_file():
                 tables[file] = _table(predictions, GLUE_TASKS[task])
     target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for file, table in tables.items():
             archive.writestr(file, table)
     return [file for files in _FILES.values() for file in files.values() if file not in tables]

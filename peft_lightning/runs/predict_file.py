@@ -14,6 +14,7 @@ from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 from peft_lightning.runs.directory import RunDirectory
 from peft_lightning.runs.loading import load_run
+from peft_lightning.storage.writing import partial_path, sync, sync_directory
 
 
 def predict_file(
@@ -77,7 +78,9 @@ def predict_file(
                 texts, tqdm(outputs, total=len(texts), desc="Predicting", unit=" texts"), strict=True
             ):
                 file.write(json.dumps({**row, **method.task.read(output)}, ensure_ascii=False) + "\n")
+        sync(partial)
         os.replace(partial, target)
+        sync_directory(target.parent)
     finally:
         partial.unlink(missing_ok=True)
     return len(texts)
@@ -126,7 +129,7 @@ def _checked_device(device: str | None) -> str:
 
 def _claim(target: Path) -> Path:
     """An empty file beside the target, which shows before anything is computed that it can be written."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    partial = partial_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()

@@ -73,8 +73,10 @@ def test_the_same_backbone_under_another_name_is_accepted(case, checkpoint, tmp_
     ("edit", "message"),
     [
         (lambda c: c.pop("peft_lightning"), "was not written by peft_lightning"),
-        (lambda c: c["peft_lightning"].update(format=99), "has format 99"),
+        (lambda c: c["peft_lightning"].update(format=99), "format 99, which a newer version .* update peft_lightning"),
         (lambda c: c["peft_lightning"].update(method="os.system"), "trained by os.system, which is not imported"),
+        (lambda c: c["hyper_parameters"].update(_class_path="this.Zen"), "the option '_class_path', which it"),
+        (lambda c: c["hyper_parameters"].update(of_tomorrow=1), "option 'of_tomorrow', which it does not have in"),
         (lambda c: c.pop("hyper_parameters"), "was not written by peft_lightning"),
         (lambda c: c["peft_lightning"].pop("format"), "has format None"),
         (lambda c: c["state_dict"].popitem(), "missing: "),
