@@ -14,7 +14,9 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
-from peft_lightning.data.files import content_hash, split_rows
+from peft_lightning.data.files import content_hash
+from peft_lightning.data.splits import split_rows
+from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.errors import UserError
 
 
@@ -181,7 +183,7 @@ class Benchmark(LightningDataModule):
             desc=f"Measuring {self.source} ({split})",
             fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
         )
-        return np.asarray(counted.with_format("numpy")["length"][:])
+        return whole_numbers(counted, "length")
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -213,7 +215,7 @@ class Benchmark(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of similar lengths."""
         rows = self.encoded("train")
-        return self._loader(rows, TrainingBatches(_lengths(rows), self.batch_size, self.seed, *self._place))
+        return self._loader(rows, TrainingBatches(whole_numbers(rows, "length"), self.batch_size, self.seed, *self._place))
 
     def val_dataloader(self) -> list[DataLoader]:
         """Every validation example once."""
@@ -240,8 +242,8 @@ class Benchmark(LightningDataModule):
         tables = [self.encoded(split) for split in self._evaluated(stage).values()]
         place = self._place
         return [
-            self._loader(rows, EvaluationBatches(_lengths(rows), self.batch_size, *place, by_length=by_length))
-            for rows in tables
+            self._loader(rows, EvaluationBatches(lengths, self.batch_size, *place, by_length=by_length))
+            for rows, lengths in ((rows, whole_numbers(rows, "length")) for rows in tables)
         ]
 
     def _evaluated(self, stage: str) -> dict[str, str]:
@@ -272,7 +274,3 @@ class Benchmark(LightningDataModule):
 def _count_tokens(batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
     encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
     return {"length": [len(ids) for ids in encoded]}
-
-
-def _lengths(rows: Dataset) -> Any:
-    return rows.with_format("numpy")["length"][:]
