@@ -14,6 +14,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import content_hash
 from peft_lightning.data.splits import split_rows
 from peft_lightning.data.whole_numbers import whole_numbers
@@ -176,9 +177,9 @@ class Benchmark(LightningDataModule):
         """The number of tokens of each example, all its texts together, before anything is cut."""
         table = self.table(split)
         texts = [name for name, feature in table.features.items() if feature == Value("string") and name != "id"]
-        counted = table.map(
+        counted = cached_map(
+            table,
             _count_tokens,
-            batched=True,
             remove_columns=table.column_names,
             desc=f"Measuring {self.source} ({split})",
             fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
@@ -215,7 +216,8 @@ class Benchmark(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of similar lengths."""
         rows = self.encoded("train")
-        return self._loader(rows, TrainingBatches(whole_numbers(rows, "length"), self.batch_size, self.seed, *self._place))
+        lengths = whole_numbers(rows, "length")
+        return self._loader(rows, TrainingBatches(lengths, self.batch_size, self.seed, *self._place))
 
     def val_dataloader(self) -> list[DataLoader]:
         """Every validation example once."""
@@ -239,12 +241,13 @@ class Benchmark(LightningDataModule):
         return split_rows(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
 
     def _evaluation_loaders(self, stage: str, by_length: bool = True) -> list[DataLoader]:
-        tables = [self.encoded(split) for split in self._evaluated(stage).values()]
-        place = self._place
-        return [
-            self._loader(rows, EvaluationBatches(lengths, self.batch_size, *place, by_length=by_length))
-            for rows, lengths in ((rows, whole_numbers(rows, "length")) for rows in tables)
-        ]
+        loaders = []
+        for split in self._evaluated(stage).values():
+            rows = self.encoded(split)
+            lengths = whole_numbers(rows, "length")
+            batches = EvaluationBatches(lengths, self.batch_size, *self._place, by_length=by_length)
+            loaders.append(self._loader(rows, batches))
+        return loaders
 
     def _evaluated(self, stage: str) -> dict[str, str]:
         return self.evaluated("validate" if stage == "fit" else stage)

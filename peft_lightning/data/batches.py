@@ -25,7 +25,9 @@ class TrainingBatches(Sampler[list[int]]):
         world_size: Number of devices.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ):
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
@@ -71,7 +73,12 @@ class EvaluationBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1, by_length: bool = True
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        by_length: bool = True,
     ):
         count = len(lengths)
         if count < world_size:

@@ -16,9 +16,11 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets import config as datasets_config
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
+from peft_lightning.data.cache import content_digest
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
@@ -61,7 +63,8 @@ def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str |
         options: dict[str, Any] = {"encoding": "utf-8-sig"} if kind == "text" else {}
         if kind == "csv":
             options = _csv_options(path, column_names)
-        builder = load_dataset_builder(kind, data_files=str(path), **options)
+        # `datasets` itself tells a changed file by its time, which copies keep.
+        builder = load_dataset_builder(kind, content_digest([path]), data_files=str(path), **options)
         builder.download_and_prepare()
         if not builder.info.splits["train"].num_examples:
             raise _empty(path)
@@ -99,7 +102,8 @@ def read_source(source: str, revision: str | None = None, name: str | None = Non
         if directory.is_dir() and (files := split_files(directory)):
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision, **(_part(source, revision, name) if name else {}))
+        part = _part(source, revision, name) if name else {}
+        loaded = load_dataset(source, revision=revision, cache_dir=_cache_of_directory(root, name), **part)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -150,6 +154,20 @@ def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
     if config in get_dataset_config_names(source):
         return {"name": config}
     return {"data_dir": config} if (directory / config).is_dir() else {}
+
+
+def _cache_of_directory(directory: Path, config: str | None) -> str | None:
+    """Where tables of a directory are cached, by the content of all its files; None for the Hub, which has revisions.
+
+    `datasets` itself tells a changed file by its time, which copies keep.
+    """
+    if not directory.is_dir():
+        return None
+    inside = directory / (config or "")
+    files = {*directory.glob("*"), *(inside if inside.is_dir() else directory).rglob("*")}
+    hidden = {path for path in files if any(part.startswith(".") for part in path.relative_to(directory).parts)}
+    digest = content_digest(sorted(path for path in files - hidden if path.is_file()))
+    return str(Path(datasets_config.HF_DATASETS_CACHE) / digest)
 
 
 def split_files(directory: Path) -> dict[str, Path]:

@@ -15,8 +15,8 @@ from peft_lightning.data.labels import label_text
 from peft_lightning.data.readers import read_delimited, read_folders, require_columns
 from peft_lightning.data.rows import checked_rows
 from peft_lightning.data.splits import split_with_rare_labels
-from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.data.text import TextDataModule
+from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.errors import UserError
 
 
