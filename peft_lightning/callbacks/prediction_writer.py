@@ -48,7 +48,7 @@ class PredictionWriter(Callback):
     ) -> None:
         """Collects one batch."""
         loaders: Any = trainer.predict_dataloaders
-        rows = zip(loaders[dataloader_idx].batch_sampler.batches[batch_idx], outputs, strict=True)
+        rows = zip(loaders[dataloader_idx].batch_sampler.batches[batch_idx].tolist(), outputs, strict=True)
         self.decoded.setdefault(dataloader_idx, []).extend(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

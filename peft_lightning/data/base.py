@@ -14,7 +14,10 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
-from peft_lightning.data.files import content_hash, split_rows
+from peft_lightning.data.cache import cached_map
+from peft_lightning.data.files import content_hash
+from peft_lightning.data.splits import split_rows
+from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.errors import UserError
 
 
@@ -178,14 +181,14 @@ class Benchmark(LightningDataModule):
     def _counted(self, split: str, count: Callable[..., dict[str, list[int]]], **options: Any) -> np.ndarray:
         """`length` of each row, as a function on the top level of a module gives it, whose results can be cached."""
         table = self.table(split)
-        counted = table.map(
+        counted = cached_map(
+            table,
             count,
-            batched=True,
             remove_columns=table.column_names,
             desc=f"Measuring {self.source} ({split})",
             fn_kwargs={"tokenizer": self.tokenizer, **options},
         )
-        return np.asarray(counted.with_format("numpy")["length"][:])
+        return whole_numbers(counted, "length")
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -217,7 +220,8 @@ class Benchmark(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of similar lengths."""
         rows = self.encoded("train")
-        return self._loader(rows, TrainingBatches(_lengths(rows), self.batch_size, self.seed, *self._place))
+        lengths = whole_numbers(rows, "length")
+        return self._loader(rows, TrainingBatches(lengths, self.batch_size, self.seed, *self._place))
 
     def val_dataloader(self) -> list[DataLoader]:
         """Every validation example once."""
@@ -241,12 +245,13 @@ class Benchmark(LightningDataModule):
         return split_rows(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
 
     def _evaluation_loaders(self, stage: str, by_length: bool = True) -> list[DataLoader]:
-        tables = [self.encoded(split) for split in self._evaluated(stage).values()]
-        place = self._place
-        return [
-            self._loader(rows, EvaluationBatches(_lengths(rows), self.batch_size, *place, by_length=by_length))
-            for rows in tables
-        ]
+        loaders = []
+        for split in self._evaluated(stage).values():
+            rows = self.encoded(split)
+            lengths = whole_numbers(rows, "length")
+            batches = EvaluationBatches(lengths, self.batch_size, *self._place, by_length=by_length)
+            loaders.append(self._loader(rows, batches))
+        return loaders
 
     def _evaluated(self, stage: str) -> dict[str, str]:
         return self.evaluated("validate" if stage == "fit" else stage)
@@ -276,7 +281,3 @@ class Benchmark(LightningDataModule):
 def _count_tokens(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, list[int]]:
     encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
     return {"length": [len(ids) for ids in encoded]}
-
-
-def _lengths(rows: Dataset) -> Any:
-    return rows.with_format("numpy")["length"][:]

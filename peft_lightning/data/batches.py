@@ -25,7 +25,9 @@ class TrainingBatches(Sampler[list[int]]):
         world_size: Number of devices.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ):
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.seed = seed
@@ -44,16 +46,15 @@ class TrainingBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """The batches of the present epoch."""
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.lengths))
+        order = generator.permutation(np.arange(len(self.lengths), dtype=np.int32))
         size = self.batch_size * self.world_size
-        batches = []
         for start in range(0, len(order), size * POOL):
             pool = order[start : start + size * POOL]
-            pool = pool[np.argsort(-self.lengths[pool], kind="stable")]
-            batches += [pool[at : at + size] for at in range(0, len(pool), size)]
-        for number in generator.permutation(len(batches)):
+            pool[:] = pool[np.argsort(-self.lengths[pool], kind="stable")]
+        for number in generator.permutation(len(self)):
+            batch = order[number * size : (number + 1) * size]
             # A last batch smaller than the number of devices is filled up, or a device would wait for ever.
-            batch = np.resize(batches[number], max(len(batches[number]), self.world_size))
+            batch = np.resize(batch, max(len(batch), self.world_size))
             yield batch[self.rank :: self.world_size].tolist()
 
 
@@ -72,14 +73,19 @@ class EvaluationBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1, by_length: bool = True
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        by_length: bool = True,
     ):
         count = len(lengths)
         if count < world_size:
             raise UserError(f"{count} examples cannot be shared by {world_size} devices; give fewer --trainer.devices.")
         order = np.argsort(-np.asarray(lengths), kind="stable") if by_length else np.arange(count)
         batches = -(-count // (world_size * batch_size))
-        self.batches = [part.tolist() for part in np.array_split(order[rank::world_size], batches)]
+        self.batches = np.array_split(order[rank::world_size].astype(np.int32), batches)
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -87,4 +93,4 @@ class EvaluationBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """The batches, always the same."""
-        return iter(self.batches)
+        return (batch.tolist() for batch in self.batches)

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import label_names
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
@@ -59,9 +60,9 @@ class ChoiceDataModule(HeldOut):
             numbers = {str(number): number for number in range(len(self.choices))}
             label = ClassColumn("label", self.choices, numbers | {name: n for n, name in enumerate(self.choices)})
             features["label"] = label.feature
-        return table.map(
+        return cached_map(
+            table,
             _check_batch,
-            batched=True,
             with_indices=True,
             remove_columns=table.column_names,
             features=Features(features),
@@ -77,9 +78,9 @@ class ChoiceDataModule(HeldOut):
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens of the context with each choice, and the label; `length` is that of the longest choice."""
-        return table.map(
+        return cached_map(
+            table,
             _encode_batch,
-            batched=True,
             remove_columns=["row", "text", "choices"],
             desc=f"Tokenising {self.source} ({split})",
             fn_kwargs={"tokenizer": self.tokenizer, "max_length": self.max_length},

@@ -1,14 +1,12 @@
 """Files of the CoNLL shared tasks: a word a line, in columns."""
 
-import hashlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 
+from peft_lightning.data.cache import Rows, cached_rows
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import is_tag
 
@@ -48,9 +46,7 @@ def read_columns(path: Path) -> Dataset:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line} is not UTF-8; save the file in that encoding.") from error
     try:
-        # What is cached is found again by these arguments, and so by content.
-        options = {"path": str(path), "digest": hashlib.sha256(content).hexdigest()}
-        return Dataset.from_generator(_sentences, features=Features(_FEATURES), gen_kwargs=options)
+        return cached_rows(_sentences, {"path": str(path)}, [path], Features(_FEATURES))
     except DatasetGenerationError as error:
         if not isinstance(error.__cause__, UserError):
             raise
@@ -59,7 +55,7 @@ def read_columns(path: Path) -> Dataset:
     raise UserError(sentence)
 
 
-def _sentences(path: str, digest: str) -> Iterator[dict[str, Any]]:
+def _sentences(path: str) -> Rows:
     words: list[list[str]] = []
     start, count = 0, 0
     with open(path, encoding="utf-8-sig") as file:

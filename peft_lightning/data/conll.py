@@ -12,6 +12,7 @@ from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.base import Benchmark
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.columns import published_files, read_columns
 from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.data.words import check_words, count_words, encode_words, padded_words
@@ -81,7 +82,9 @@ class CoNLL(Benchmark):
         declared = _declared(table, column)
         if declared:
             return declared
-        found = {tag[2:] for tags in table[column] for tag in tags or () if isinstance(tag, str) and tag != OUTSIDE}
+        batches = table.select_columns(column).iter(batch_size=10_000)
+        tags = {tag for batch in batches for row in batch[column] for tag in row or () if isinstance(tag, str)}
+        found = {tag[2:] for tag in tags - {OUTSIDE}}
         return [OUTSIDE, *(f"{position}-{kind}" for kind in sorted(found) for position in "BI")]
 
     @cached_property
@@ -104,9 +107,9 @@ class CoNLL(Benchmark):
         """Rows of `tokens`, the words, and `tags`, the numbers of their tags in BIO."""
         table, where, column = self.raw[split], f"{self.source} ({split})", self._tag_column(split)
         features = {"row": Value("int64"), "tokens": List(Value("string")), "tags": List(ClassLabel(names=self.labels))}
-        return table.map(
+        return cached_map(
+            table,
             check_words,
-            batched=True,
             with_indices=True,
             remove_columns=table.column_names,
             features=Features(features),
@@ -116,14 +119,15 @@ class CoNLL(Benchmark):
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens, and where the words begin among them; says how many words are lost."""
-        encoded = table.map(
+        encoded = cached_map(
+            table,
             encode_words,
-            batched=True,
             remove_columns=["row", "tokens"],
             desc=f"Tokenising {self.source} ({split})",
             fn_kwargs={"tokenizer": self.tokenizer, "max_length": self.max_length},
         )
-        lost = [row.count(-1) for row in encoded["words"]]
+        batches = encoded.select_columns("words").iter(batch_size=10_000)
+        lost = [row.count(-1) for batch in batches for row in batch["words"]]
         if any(lost):
             rank_zero_warn(
                 f"{self.source} ({split}): {sum(lost)} words in {sum(map(bool, lost))} sentences have no token of "

@@ -2,11 +2,10 @@
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import (
     ClassLabel,
     Dataset,
@@ -17,10 +16,11 @@ from datasets import (
     load_dataset,
     load_dataset_builder,
 )
+from datasets import config as datasets_config
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
-from datasets.utils.stratify import stratified_shuffle_split_generate_indices
 
+from peft_lightning.data.cache import content_digest
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
@@ -63,7 +63,8 @@ def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str |
         options: dict[str, Any] = {"encoding": "utf-8-sig"} if kind == "text" else {}
         if kind == "csv":
             options = _csv_options(path, column_names)
-        builder = load_dataset_builder(kind, data_files=str(path), **options)
+        # `datasets` itself tells a changed file by its time, which copies keep.
+        builder = load_dataset_builder(kind, content_digest([path]), data_files=str(path), **options)
         builder.download_and_prepare()
         if not builder.info.splits["train"].num_examples:
             raise _empty(path)
@@ -101,7 +102,8 @@ def read_source(source: str, revision: str | None = None, name: str | None = Non
         if directory.is_dir() and (files := split_files(directory)):
             return {split: read_file(path) for split, path in files.items()}
     try:
-        loaded = load_dataset(source, revision=revision, **(_part(source, revision, name) if name else {}))
+        part = _part(source, revision, name) if name else {}
+        loaded = load_dataset(source, revision=revision, cache_dir=_cache_of_directory(root, name), **part)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -152,6 +154,20 @@ def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
     if config in get_dataset_config_names(source):
         return {"name": config}
     return {"data_dir": config} if (directory / config).is_dir() else {}
+
+
+def _cache_of_directory(directory: Path, config: str | None) -> str | None:
+    """Where tables of a directory are cached, by the content of all its files; None for the Hub, which has revisions.
+
+    `datasets` itself tells a changed file by its time, which copies keep.
+    """
+    if not directory.is_dir():
+        return None
+    inside = directory / (config or "")
+    files = {*directory.glob("*"), *(inside if inside.is_dir() else directory).rglob("*")}
+    hidden = {path for path in files if any(part.startswith(".") for part in path.relative_to(directory).parts)}
+    digest = content_digest(sorted(path for path in files - hidden if path.is_file()))
+    return str(Path(datasets_config.HF_DATASETS_CACHE) / digest)
 
 
 def split_files(directory: Path) -> dict[str, Path]:
@@ -209,50 +225,6 @@ def require_column(table: Dataset, column: str, option: str, where: str) -> None
         )
 
 
-def split_rows(table: Dataset, sizes: Mapping[str, float | int], seed: int, where: str) -> dict[str, Dataset]:
-    """Splits off parts, with the proportions of the labels if there are any; all parts keep the order of the table.
-
-    Args:
-        table: Rows with the column `row`, and perhaps `label`, a `ClassLabel`.
-        sizes: Name of each part to split off -> fraction of `table`, or number of rows.
-        seed: Seed of the split.
-        where: What to call the table in messages.
-
-    Returns:
-        The parts, and what is left as `train`.
-
-    Raises:
-        UserError: A label has too few rows to be in every part, or a part is too large or too small.
-    """
-    # Indices in memory: `Dataset.train_test_split` reads labels one by one, minutes for a million rows.
-    labels, rest, parts = None, np.arange(len(table)), {}
-    if isinstance(table.features.get("label"), ClassLabel):
-        _check_label_counts(table, len(sizes) + 1, where)
-        labels = _column(table, "label")
-    for name, size in sizes.items():
-        count = size if isinstance(size, int) else round(size * len(table))
-        try:
-            left, taken = _draw(None if labels is None else labels[rest], len(rest), count, seed)
-        except ValueError as error:
-            raise UserError(
-                f"{where}: a {name} split of {count} rows cannot be taken from {len(rest)} rows so that every label "
-                f"is in both ({error}); give more rows, another size, or separate files for the splits."
-            ) from error
-        parts[name], rest = rest[taken], rest[left]
-    return {name: table.select(np.sort(rows)) for name, rows in {"train": rest, **parts}.items()}
-
-
-def _draw(labels: np.ndarray | None, rows: int, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What is left, and what is taken, as `Dataset.train_test_split` draws it."""
-    if not 0 < count < rows:
-        raise ValueError(f"{count} of {rows}")
-    generator = np.random.default_rng(seed)
-    if labels is not None:
-        return next(stratified_shuffle_split_generate_indices(labels, rows - count, count, rng=generator))
-    order = generator.permutation(rows)
-    return order[count:], order[:count]
-
-
 def content_hash(table: Dataset) -> str:
     """Sixteen hexadecimal digits of all cells of a table, by which changed data is told."""
     digest = hashlib.sha256("\x1f".join(table.column_names).encode())
@@ -260,23 +232,6 @@ def content_hash(table: Dataset) -> str:
         for cells in batch.values():
             digest.update("\x1f".join(map(str, cells)).encode(errors="surrogatepass"))
     return digest.hexdigest()[:16]
-
-
-def _check_label_counts(table: Dataset, least: int, where: str) -> None:
-    labels = table.features["label"].names
-    counts = dict.fromkeys(labels, 0)
-    for number, count in zip(*np.unique(_column(table, "label"), return_counts=True), strict=True):
-        counts[labels[number]] = int(count)
-    for label, count in counts.items():
-        if 0 < count < least:
-            raise UserError(
-                f"{where}: label '{label}' has {count} rows, too few to be in each of {least} splits; correct the "
-                "label, give more rows, or separate files for the splits."
-            )
-
-
-def _column(table: Dataset, name: str) -> np.ndarray:
-    return np.asarray(table.with_format("numpy")[name][:])
 
 
 def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from peft_lightning.data.files import check_lines, read_file
 from peft_lightning.data.glue_tasks import GLUE_TASKS
+from peft_lightning.data.readers import Delimited, read_delimited
 from peft_lightning.errors import UserError
 
 _SPLITS = {
@@ -20,6 +21,7 @@ _SPLITS = {
     "test_mismatched": "test_mismatched",
 }
 # Where the diagnostic set lies in the downloads that there have been.
+_PARAPHRASES = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 _DIAGNOSTIC = ("AX/AX.tsv", "AX/diagnostic.tsv", "diagnostic/diagnostic.tsv", "diagnostic.tsv")
 
 
@@ -64,7 +66,7 @@ def _read(path: Path, columns: Sequence[str] | None = None, incomplete: bool = F
     table = read_file(path, column_names=columns)
     if short:
         rank_zero_warn(f"{path}: {len(short)} rows lack fields and are left out, the first of them in line {short[0]}.")
-        table = table.select([row for row in range(len(table)) if row + 2 not in set(short)])
+        table = table.select(sorted(set(range(len(table))) - {line - 2 for line in short}))
     return table
 
 
@@ -89,5 +91,4 @@ def _paraphrases(directory: Path) -> dict[str, Dataset]:
 
 def _txt(path: Path) -> Dataset:
     check_lines(path, "\t")
-    header, *rows = (line.split("\t") for line in path.read_text(encoding="utf-8-sig").split("\n") if line)
-    return Dataset.from_dict(dict(zip(header, zip(*rows, strict=True), strict=True)))
+    return read_delimited(path, Delimited("\t", quoted=False), _PARAPHRASES)

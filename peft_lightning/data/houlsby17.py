@@ -16,6 +16,7 @@ from peft_lightning.data.readers import read_delimited, read_folders, require_co
 from peft_lightning.data.rows import checked_rows
 from peft_lightning.data.splits import split_with_rare_labels
 from peft_lightning.data.text import TextDataModule
+from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.errors import UserError
 
 
@@ -109,7 +110,7 @@ class Houlsby17(TextDataModule):
         exact = {"validation": held_out // 2, "test": held_out - held_out // 2}
         parts = split_with_rare_labels(table, exact, self.split_seed, where)
         found = (len(parts["train"]), exact["validation"], exact["test"])
-        classes = len(np.unique(table.with_format("numpy")["label"][:]))
+        classes = len(np.unique(whole_numbers(table, "label")))
         if (found, classes) != (self.wanted.sizes, self.wanted.classes):
             rank_zero_warn(
                 f"{where} has {' / '.join(map(str, found))} examples of {classes} labels, and Houlsby et al. had "

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from datasets import Dataset, Features, Value
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
+from peft_lightning.data.cache import Rows, cached_rows
 from peft_lightning.errors import UserError
-
-Rows = Iterator[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,9 @@ def read_folders(directories: Sequence[Path], labels: Sequence[str], encoding: s
                 raise UserError(f"Folder {directory / label} does not exist or has no files; unpack the whole archive.")
             files += [(label, str(path)) for path in found]
     features = Features({name: Value("string") for name in ("text", "label", "file")})
-    stamps = tuple(_stamp(Path(name)) for _, name in files)
-    return _generated(str(directories[0]), _folder_rows, features, files=tuple(files), encoding=encoding, stamps=stamps)
+    paths = [Path(name) for _, name in files]
+    options = {"files": files, "encoding": encoding}
+    return _generated(str(directories[0]), _folder_rows, options, paths, features)
 
 
 def require_columns(table: Dataset, columns: Sequence[str], where: str, wanted: str) -> Dataset:
@@ -99,15 +99,16 @@ def require_columns(table: Dataset, columns: Sequence[str], where: str, wanted: 
 def _table(path: Path, rows: Callable[..., Rows], features: Features, **options: Any) -> Dataset:
     if not path.is_file():
         raise UserError(f"File {path} does not exist; give the path of a file that does.")
-    return _generated(str(path), rows, features, path=str(path), stamp=_stamp(path), **options)
+    return _generated(str(path), rows, {"path": str(path), **options}, [path], features)
 
 
-def _generated(where: str, rows: Callable[..., Rows], features: Features, **options: Any) -> Dataset:
-    """The rows; the cache finds them again by the options, of which a stamp of the files is one."""
+def _generated(
+    where: str, rows: Callable[..., Rows], options: Mapping[str, Any], files: Sequence[Path], features: Features
+) -> Dataset:
     verbosity = datasets_logging.get_verbosity()
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
-        return Dataset.from_generator(rows, features=features, gen_kwargs=options)
+        return cached_rows(rows, options, files, features)
     except DatasetGenerationError as error:
         # A fresh one: the cause of an error, raised while that is handled, would be its own context.
         reason = error.__cause__ or error
@@ -119,13 +120,7 @@ def _generated(where: str, rows: Callable[..., Rows], features: Features, **opti
         datasets_logging.set_verbosity(verbosity)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """What tells a changed file."""
-    state = path.stat()
-    return state.st_size, state.st_mtime_ns
-
-
-def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...], stamp: tuple[int, int]) -> Rows:
+def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...]) -> Rows:
     # Copies of old files have often been converted since, and any bytes at all are valid latin-1.
     encoding = "utf-8-sig" if layout.encoding == "utf-8" or _is_utf8(path) else layout.encoding
     row = 0
@@ -162,7 +157,7 @@ def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...], stam
             raise UserError(f"{path}, row {row + 1} cannot be read: {error}; correct the row.") from error
 
 
-def _json_rows(path: str, columns: tuple[tuple[str, str], ...], stamp: tuple[int, int]) -> Rows:
+def _json_rows(path: str, columns: tuple[tuple[str, str], ...]) -> Rows:
     with open(path, "rb") as file:
         for row, line in enumerate(file, start=1):
             if not line.strip():
@@ -193,7 +188,7 @@ def _json_cell(cells: dict[str, Any], column: str, kind: str, where: str) -> Any
     raise UserError(f"{where}: column '{column}' holds {cell!r}, which is no {wanted}; correct the row.")
 
 
-def _folder_rows(files: tuple[tuple[str, str], ...], encoding: str, stamps: tuple[tuple[int, int], ...]) -> Rows:
+def _folder_rows(files: list[tuple[str, str]], encoding: str) -> Rows:
     for row, (label, name) in enumerate(files, start=1):
         try:
             text = Path(name).read_text(encoding=encoding)

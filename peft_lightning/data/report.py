@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from peft_lightning.data.base import Benchmark
+from peft_lightning.data.whole_numbers import whole_numbers
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
@@ -85,7 +86,7 @@ def _describe(data: Benchmark, split: str) -> SplitReport:
     feature = table.features.get("label")
     labels = {}
     if isinstance(feature, ClassLabel):
-        counts = np.bincount(table.with_format("numpy")["label"][:], minlength=len(feature.names))
+        counts = np.bincount(whole_numbers(table, "label"), minlength=len(feature.names))
         labels = dict(zip(feature.names, counts.tolist(), strict=True))
     return SplitReport(split, len(table), labels, data.lengths(split), data.max_length)
 

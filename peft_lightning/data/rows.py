@@ -6,6 +6,7 @@ from typing import Any
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import label_names, require_column
 from peft_lightning.data.labels import ClassColumn, ScoreColumn, label_text
 from peft_lightning.errors import UserError
@@ -37,9 +38,9 @@ def checked_rows(
     if label is not None:
         require_column(table, label.column, "--data.label_column", where)
         features["label"] = label.feature
-    return table.map(
+    return cached_map(
+        table,
         _check_batch,
-        batched=True,
         with_indices=True,
         remove_columns=table.column_names,
         features=Features(features),
@@ -64,13 +65,13 @@ def encoded_rows(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
         where: What to call it in the progress bar.
     """
     texts = [column for column in ("text", "text_pair") if column in table.column_names]
-    # Module-level functions with explicit arguments: `datasets` finds the result again in its cache by their content.
-    return table.map(
+    kept = [column for column in table.column_names if column not in ("row", *texts)]
+    return cached_map(
+        table,
         _encode_batch,
-        batched=True,
-        remove_columns=["row", *texts],
+        remove_columns=table.column_names,
         desc=f"Tokenising {where}",
-        fn_kwargs={"texts": texts, "tokenizer": tokenizer, "max_length": max_length},
+        fn_kwargs={"texts": texts, "kept": kept, "tokenizer": tokenizer, "max_length": max_length},
     )
 
 
@@ -118,7 +119,9 @@ def _cell(value: Any) -> str:
 
 
 def _encode_batch(
-    batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+    batch: dict[str, list], texts: list[str], kept: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> dict[str, Any]:
     encoded = tokenizer(*(batch[column] for column in texts), truncation=True, max_length=max_length)
-    return {**encoded, "length": [len(ids) for ids in encoded["input_ids"]]}
+    # Columns that are handed through rather than returned are converted row by row where the table is a split.
+    labels = {column: batch[column] for column in kept}
+    return {**labels, **encoded, "length": [len(ids) for ids in encoded["input_ids"]]}

@@ -1,6 +1,5 @@
 """SQuAD's own JSON files: articles of paragraphs of questions."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
+from peft_lightning.data.cache import Rows, cached_rows
 from peft_lightning.errors import UserError
 
 # As on the Hub.
@@ -63,16 +63,14 @@ def read_squad(path: Path) -> Dataset:
     verbosity = datasets_logging.get_verbosity()
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
-        # The digest is an argument so that the cache knows a file that has changed.
-        arguments = {"path": str(path), "digest": hashlib.sha256(_bytes(path)).hexdigest()}
-        return Dataset.from_generator(_questions, features=FEATURES, gen_kwargs=arguments)
+        return cached_rows(_questions, {"path": str(path)}, [path], FEATURES)
     except DatasetGenerationError as error:
         raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from error
     finally:
         datasets_logging.set_verbosity(verbosity)
 
 
-def _questions(path: str, digest: str) -> Iterator[dict[str, Any]]:
+def _questions(path: str) -> Rows:
     count = 0
     for article, in_article in _numbered(_parsed(Path(path)), "data", path, "article"):
         for paragraph, in_paragraph in _numbered(article, "paragraphs", in_article, "paragraph"):

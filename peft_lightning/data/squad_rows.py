@@ -5,6 +5,7 @@ from typing import Any
 
 from datasets import Dataset, Features, List, Value
 
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 
@@ -42,9 +43,9 @@ def checked_questions(table: Dataset, where: str, version: str) -> Dataset:
                 f"{', '.join(COLUMNS)}: give data laid out like that."
             )
     _check_ids(table["id"][:], where)
-    return table.map(
+    return cached_map(
+        table,
         _check_batch,
-        batched=True,
         with_indices=True,
         remove_columns=table.column_names,
         features=_FEATURES,

@@ -8,6 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import read_source
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
@@ -120,7 +121,7 @@ class SuperGLUE(HeldOut, TextDataModule):
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens and label; of WiC both sentences begin with the word."""
         if "word" in table.column_names:
-            table = table.map(_name_word, remove_columns=["word"], desc=f"Naming the word ({split})")
+            table = cached_map(table, _name_words, remove_columns=["word"], desc=f"Naming the word ({split})")
         return super().encode(table, split)
 
     def example(self, split: str, index: int) -> dict[str, Any]:
@@ -152,5 +153,8 @@ class SuperGLUE(HeldOut, TextDataModule):
         return read_json_lines(directory / FILES[split], {**dict.fromkeys(names, "string"), "idx": "int64"})
 
 
-def _name_word(row: dict[str, Any]) -> dict[str, Any]:
-    return {column: f"{row['word']}: {row[column]}" for column in ("text", "text_pair")}
+def _name_words(batch: dict[str, list]) -> dict[str, list]:
+    columns = ("text", "text_pair")
+    return {
+        name: [f"{word}: {text}" for word, text in zip(batch["word"], batch[name], strict=True)] for name in columns
+    }

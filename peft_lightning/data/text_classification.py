@@ -57,7 +57,8 @@ class TextClassification(TextDataModule):
         declared = label_names(table, self.label_column)
         if declared:
             return declared
-        found = {label_text(value) for value in table[self.label_column] if value is not None}
+        batches = table.select_columns(self.label_column).iter(batch_size=10_000)
+        found = {label_text(value) for batch in batches for value in batch[self.label_column] if value is not None}
         return sorted(found - {""}, key=_numbers_first)
 
     @property

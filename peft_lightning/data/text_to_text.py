@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.base import Benchmark
+from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import FORMATS, read_file, read_source, require_column
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
@@ -157,9 +158,9 @@ class TextToText(Benchmark):
         table, where = self.raw[split], f"{self.source} ({split})"
         for option, column in self.columns.items():
             require_column(table, column, f"--data.{option}", where)
-        return table.map(
+        return cached_map(
+            table,
             _check_batch,
-            batched=True,
             with_indices=True,
             remove_columns=table.column_names,
             desc=f"Checking {where}",
@@ -168,9 +169,9 @@ class TextToText(Benchmark):
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens of source and target, the target as `reference`, and the length of the source."""
-        return table.map(
+        return cached_map(
+            table,
             _encode_batch,
-            batched=True,
             remove_columns=table.column_names,
             desc=f"Tokenising {self.source} ({split})",
             fn_kwargs={

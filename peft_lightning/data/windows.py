@@ -9,6 +9,7 @@ from datasets import Dataset, Features, List, Value
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from peft_lightning.data.cache import cached_map
 from peft_lightning.errors import UserError
 
 # What of an encoded question has an entry a window, beside what the tokenizer gives.
@@ -115,9 +116,9 @@ def _encoded(table: Dataset, windowing: Windowing, where: str, whole: bool, feat
             f"The tokenizer of backbone '{windowing.tokenizer.name_or_path}' does not know where in a text its tokens "
             "stand, which question answering needs; choose a backbone with a fast tokenizer."
         )
-    return table.map(
+    return cached_map(
+        table,
         _encode_batch,
-        batched=True,
         remove_columns=table.column_names,
         features=features,
         desc=f"Tokenising {where}",

@@ -7,7 +7,8 @@ import pandas
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from peft_lightning.data.files import content_hash, read_file, read_source, split_rows
+from peft_lightning.data.files import content_hash, read_file, read_source
+from peft_lightning.data.splits import split_rows
 from peft_lightning.errors import UserError
 
 ROWS = [
