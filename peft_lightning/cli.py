@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
-from peft_lightning.callbacks import MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
+from peft_lightning.callbacks import ExactResume, MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
@@ -151,9 +151,10 @@ class CLI(LightningCLI):
             seed = self.config[self.subcommand].seed_everything
             callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run()))
         if self.subcommand == "fit":
+            metrics = MetricsFile(self.run)
             if options.enable_checkpointing is not False and not options.fast_dev_run:
-                callbacks += self._checkpoints()
-            logger = [MetricsFile(self.run), *self._loggers(options.logger)]
+                callbacks += [ExactResume(metrics), *self._checkpoints()]
+            logger = [metrics, *self._loggers(options.logger)]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.run))
         try:
@@ -340,6 +341,8 @@ def _quiet_advice() -> None:
         ".*custom batch sampler `EvaluationBatches`.*",
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
         ".*callbacks used to create the checkpoint.*",
+        # `ExactResume` does go on behind the last batch.
+        ".*your dataloader is not resumable.*",
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -1,0 +1,60 @@
+"""`fit` that is stopped at a chosen moment: in this process by an exception, or as a script by SIGKILL.
+
+As a script: `python stopped_fit.py HOOK NUMBER SAVING fit --model ...`
+"""
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from unittest import mock
+
+from lightning.pytorch import Callback
+
+from peft_lightning import cli
+
+
+class PowerFailure(Exception):
+    """What ends a run that is stopped."""
+
+
+def _fail():
+    raise PowerFailure
+
+
+def _kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stop(Callback):
+    """At the given call of a hook writes `last.ckpt`, if asked to, and ends the run."""
+
+    def __init__(self, hook, number, saving, end):
+        self.left, self.saving, self.end = number, saving, end
+        setattr(self, hook, self._called)
+
+    def _called(self, trainer, *args):
+        # Hooks of the sanity check at the start are not those of the run.
+        self.left -= not trainer.sanity_checking
+        if self.left == 0:
+            if self.saving:
+                last = next(callback for callback in trainer.checkpoint_callbacks if callback.monitor is None)
+                last._save_checkpoint(trainer, last.path)
+            self.end()
+
+
+@contextmanager
+def stopping(hook, number=1, saving=True, end=_fail):
+    """Within this context every `fit` is stopped at the call `number`, counted from 1, of `hook`."""
+    original = cli.CLI._checkpoints
+
+    def with_stop(self):
+        return [Stop(hook, number, saving, end), *original(self)]
+
+    with mock.patch.object(cli.CLI, "_checkpoints", with_stop):
+        yield
+
+
+if __name__ == "__main__":
+    with stopping(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "saving", _kill):
+        cli.main(sys.argv[4:])
