@@ -1,6 +1,7 @@
 """The command line: LightningCLI's fit, validate, test and predict, and the verbs on a finished run."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -18,7 +19,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
-from peft_lightning.callbacks import ExactResume, MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
+from peft_lightning.callbacks import (
+    ExactResume,
+    MetricsFile,
+    PredictionWriter,
+    RunRecorder,
+    TimeLimit,
+    TimeLimitReached,
+    checkpoint_callbacks,
+)
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
@@ -149,7 +158,7 @@ class CLI(LightningCLI):
         if not options.fast_dev_run:
             config = yaml.safe_dump(self.options | {"ckpt_path": None, "weights_only": None}, sort_keys=False)
             seed = self.config[self.subcommand].seed_everything
-            callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run()))
+            callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic))
         if self.subcommand == "fit":
             metrics = MetricsFile(self.run)
             if options.enable_checkpointing is not False and not options.fast_dev_run:
@@ -158,6 +167,8 @@ class CLI(LightningCLI):
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.run))
         try:
+            if self.subcommand == "fit" and options.max_time is not None:
+                callbacks.append(TimeLimit(options.max_time))
             return super().instantiate_trainer(
                 default_root_dir=str(self.run.path), callbacks=callbacks, logger=logger, **kwargs
             )
@@ -207,7 +218,8 @@ class CLI(LightningCLI):
     def fit(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """Trains; after a signal the exit status says so, where Lightning's would be 0 or 1."""
         try:
-            self.trainer.fit(model, datamodule=datamodule, **options)
+            with contextlib.suppress(TimeLimitReached):
+                self.trainer.fit(model, datamodule=datamodule, **options)
         except ValueError as error:
             # The one option that Lightning can only check once it knows the number of batches.
             if "`val_check_interval`" in str(error):

@@ -10,8 +10,27 @@ from contextlib import contextmanager
 from unittest import mock
 
 from lightning.pytorch import Callback
+from torchmetrics import MeanMetric
 
 from peft_lightning import cli
+from peft_lightning.methods import Houlsby
+
+
+class EpochLogging(Houlsby):
+    """Logs what is counted over an epoch, in three ways, as methods of users may."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.counted = MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.counted.update(loss.detach())
+        size = len(batch["labels"])
+        self.log("train/mean", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        self.log("train/max", loss, on_step=False, on_epoch=True, reduce_fx="max", sync_dist=True, batch_size=size)
+        self.log("train/counted", self.counted, on_step=False, on_epoch=True, batch_size=size)
+        return loss
 
 
 class PowerFailure(Exception):

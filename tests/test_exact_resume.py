@@ -2,40 +2,45 @@
 
 import subprocess
 import sys
-from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from stopped_fit import PowerFailure, stopping
 
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
 
 SCRIPT = Path(__file__).parent / "stopped_fit.py"
-# 11 shuffled batches of similar length an epoch, the last of them smaller; dropout; validation inside and at the end of
-# an epoch; a row of metrics for every second optimizer step.
+# 11 shuffled batches of similar length an epoch, the last of them smaller; dropout; a row of metrics for every second
+# optimizer step.
 OPTIONS = (
     "--data.batch_size=9",
     "--model.lr=3e-2",
     "--trainer.max_epochs=2",
-    "--trainer.val_check_interval=4",
     "--trainer.log_every_n_steps=2",
     "--trainer.num_sanity_val_steps=0",
 )
-WINDOWS = "--trainer.accumulate_grad_batches=2"
-# Each moment is a hook and which of its calls. With windows of two batches, `last.ckpt` is written there and then.
-SAVED = {
+WINDOWS = ("--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=4")
+KINDS = {
+    "validation at the end of epochs": (),
+    "validation inside epochs": ("--trainer.val_check_interval=4",),
+    "windows of two batches": WINDOWS,
+    "a number of steps": (*WINDOWS, "--trainer.max_steps=12", "--trainer.check_val_every_n_epoch=null"),
+}
+# A moment is a hook and which of its calls. `last.ckpt` is written there and then.
+MOMENTS = {
     "first batch": ("on_after_backward", 1),
-    "inside a window": ("on_train_batch_end", 3),
+    "third batch": ("on_train_batch_end", 3),
     "before the optimizer": ("on_before_optimizer_step", 2),
-    "behind the optimizer": ("on_train_batch_end", 4),
+    "fourth batch": ("on_train_batch_end", 4),
     "inside a validation": ("on_validation_batch_end", 2),
     "end of a validation": ("on_validation_end", 1),
     "behind a validation": ("on_train_batch_start", 5),
     "mid-epoch": ("on_train_batch_end", 6),
     "last batch of an epoch": ("on_train_batch_end", 11),
-    "validation of an epoch": ("on_validation_batch_end", 8),
+    "second validation": ("on_validation_batch_end", 5),
     "end of an epoch": ("on_train_epoch_end", 1),
     "start of an epoch": ("on_train_epoch_start", 2),
     "first batch of an epoch": ("on_train_batch_end", 12),
@@ -50,6 +55,7 @@ UNSAVED = {
     "inside a validation": ("on_validation_batch_start", 5),
     "second epoch": ("on_before_optimizer_step", 9),
 }
+TWO_DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=5")
 
 
 @pytest.fixture(scope="session")
@@ -81,12 +87,11 @@ def straight(arguments, tmp_path_factory):
     def run(*options):
         if options not in made:
             made[options] = RunDirectory(tmp_path_factory.mktemp("straight"))
-            process = subprocess.run if any("ddp" in option for option in options) else None
-            if process:
-                command = [sys.executable, "-m", "peft_lightning"]
-                process([*command, *arguments(made[options].path, *options)], check=True, timeout=600)
+            command = arguments(made[options].path, *options)
+            if "--trainer.strategy=ddp" in options:
+                assert run_script("-m", "peft_lightning", *command) == 0
             else:
-                main(arguments(made[options].path, *options))
+                main(command)
         return made[options]
 
     return run
@@ -121,24 +126,99 @@ def assert_bit_equal(run, straight):
     assert run.read_result()["status"] == straight.read_result()["status"] == "done"
 
 
+def stopped_and_gone_on(arguments, moment, *options, saving=True):
+    hook, number = moment
+    with stopping(hook, number, saving), pytest.raises(PowerFailure):
+        main(arguments(*options))
+    main(arguments(*options))
+
+
+def run_script(*arguments):
+    return subprocess.run([sys.executable, *map(str, arguments)], timeout=600, check=False).returncode
+
+
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments, straight, tmp_path):
     run = RunDirectory(tmp_path / "run")
-    done = 0
-    for name in ("first batch", "inside a window", "inside a validation", "behind a validation", "validation of an epoch"):
-        hook, number = SAVED[name]
-        with stopping(hook, number - done), pytest.raises(PowerFailure):
-            main(arguments(run.path, WINDOWS))
-    main(arguments(run.path, WINDOWS))
-    assert_bit_equal(run, straight(WINDOWS))
+    for hook, number in (
+        ("on_after_backward", 1),  # in the first batch
+        ("on_train_batch_end", 3),  # inside a window: its first batch is trained again
+        ("on_validation_batch_end", 2),  # behind the fourth batch
+        ("on_train_batch_start", 1),  # behind that validation
+        ("on_train_epoch_end", 1),
+        ("on_train_batch_end", 4),  # before its row of metrics and its validation
+    ):
+        with stopping(hook, number), pytest.raises(PowerFailure):
+            main(arguments(run.path, *WINDOWS))
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, straight, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    options = arguments(run.path, *WINDOWS, "--data.num_workers=2", "--checkpoint_every_n_steps=2")
+    assert run_script(SCRIPT, "on_after_backward", 8, "as it is", *options) == -9
+    assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 4
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_what_is_counted_over_an_epoch_goes_on(arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*WINDOWS, "--model=stopped_fit.EpochLogging")
+    stopped_and_gone_on(arguments, ("on_train_batch_end", 7), run.path, *options)
+    assert_bit_equal(run, straight(*options))
+    assert all(run.metrics.read_text().split("\n", 1)[0].count(name) for name in ("mean", "max", "counted"))
+
+
+def test_a_time_limit_changes_nothing(arguments, straight, tmp_path, monkeypatch):
+    """The limit is reached at the seventh batch; the window to which it belongs is trained to its end."""
+    run = RunDirectory(tmp_path / "run")
+    asked = iter(range(100))
+    with monkeypatch.context() as clock:
+        clock.setattr(Timer, "time_remaining", lambda self: 3 - next(asked))
+        main(arguments(run.path, *WINDOWS, "--trainer.max_time=00:00:00:01"))
+    assert run.read_result()["status"] == "stopped"
+    assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 6
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_averages_of_the_model_are_refused(arguments, refused, tmp_path):
+    message = refused(arguments(tmp_path / "run", "--trainer.callbacks=EMAWeightAveraging"))
+    assert "EMAWeightAveraging keeps an average of the whole model" in message
+
+
+def test_a_checkpoint_that_does_not_say_where_the_run_was_is_refused(arguments, refused, tmp_path, straight):
+    checkpoint = torch.load(straight(*WINDOWS).last_checkpoint, weights_only=True)
+    del checkpoint["exact_resume"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    message = refused(arguments(tmp_path / "run", f"--ckpt_path={tmp_path / 'old.ckpt'}"))
+    assert "written by an earlier version" in message
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2], ids=["alone", "workers"])
-@pytest.mark.parametrize("windows", [(), (WINDOWS,)], ids=["steps", "windows"])
-@pytest.mark.parametrize("moment", SAVED)
-def test_a_checkpoint_of_any_moment(moment, windows, workers, arguments, straight, tmp_path):
-    run = RunDirectory(tmp_path / "run")
-    with stopping(*SAVED[moment]), pytest.raises(PowerFailure):
-        main(arguments(run.path, *windows, f"--data.num_workers={workers}"))
-    main(arguments(run.path, *windows, f"--data.num_workers={workers}"))
-    assert_bit_equal(run, straight(*windows))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_checkpoint_of_any_moment(moment, kind, workers, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), KINDS[kind]
+    stopped_and_gone_on(arguments, MOMENTS[moment], run.path, *options, f"--data.num_workers={workers}")
+    assert_bit_equal(run, straight(*options))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("moment", UNSAVED)
+def test_the_last_checkpoint_before_any_moment(moment, kind, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*KINDS[kind], "--checkpoint_every_n_steps=2")
+    stopped_and_gone_on(arguments, UNSAVED[moment], run.path, *options, saving=False)
+    assert_bit_equal(run, straight(*options))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["windows of two batches", "validation at the end of epochs"])
+@pytest.mark.parametrize("moment", ["third batch", "inside a validation", "end of an epoch", "second epoch"])
+def test_two_processes_go_on_in_two_others(moment, kind, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*KINDS[kind], *TWO_DEVICES, "--model=stopped_fit.EpochLogging")
+    assert run_script(SCRIPT, *MOMENTS[moment], "saving", *arguments(run.path, *options)) != 0
+    assert run_script("-m", "peft_lightning", *arguments(run.path, *options)) == 0
+    assert_bit_equal(run, straight(*options))

@@ -2,8 +2,19 @@
 
 from peft_lightning.callbacks.checkpoints import checkpoint_callbacks
 from peft_lightning.callbacks.exact_resume import ExactResume
+from peft_lightning.callbacks.frozen_check import FrozenCheck
 from peft_lightning.callbacks.metrics_file import MetricsFile
 from peft_lightning.callbacks.prediction_writer import PredictionWriter
 from peft_lightning.callbacks.run_recorder import RunRecorder
+from peft_lightning.callbacks.time_limit import TimeLimit, TimeLimitReached
 
-__all__ = ["ExactResume", "MetricsFile", "PredictionWriter", "RunRecorder", "checkpoint_callbacks"]
+__all__ = [
+    "ExactResume",
+    "FrozenCheck",
+    "MetricsFile",
+    "PredictionWriter",
+    "RunRecorder",
+    "TimeLimit",
+    "TimeLimitReached",
+    "checkpoint_callbacks",
+]
