@@ -6,7 +6,9 @@ As a script: `python stopped_fit.py HOOK NUMBER SAVING fit --model ...`
 import os
 import signal
 import sys
+from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from unittest import mock
 
 from lightning.pytorch import Callback
@@ -45,32 +47,47 @@ def _kill():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Stop(Callback):
-    """At the given call of a hook writes `last.ckpt`, if asked to, and ends the run."""
+def save(trainer):
+    """Writes `last.ckpt` there and then."""
+    last = next(callback for callback in trainer.checkpoint_callbacks if callback.monitor is None)
+    last._save_checkpoint(trainer, last.path)
 
-    def __init__(self, hook, number, saving, end):
-        self.left, self.saving, self.end = number, saving, end
-        setattr(self, hook, self._called)
 
-    def _called(self, trainer, *args):
+class Acts(Callback):
+    """Does something at chosen moments, each given as a hook and which of its calls."""
+
+    def __init__(self, moments, act):
+        self.moments, self.act, self.calls = moments, act, Counter()
+        for hook, _ in moments.values():
+            setattr(self, hook, partial(self._called, hook))
+
+    def _called(self, hook, trainer, *args):
         # Hooks of the sanity check at the start are not those of the run.
-        self.left -= not trainer.sanity_checking
-        if self.left == 0:
-            if self.saving:
-                last = next(callback for callback in trainer.checkpoint_callbacks if callback.monitor is None)
-                last._save_checkpoint(trainer, last.path)
-            self.end()
+        if not trainer.sanity_checking:
+            self.calls[hook] += 1
+            for name, moment in self.moments.items():
+                if moment == (hook, self.calls[hook]):
+                    self.act(trainer, name)
+
+
+@contextmanager
+def acting(moments, act):
+    """Within this context `act(trainer, name)` is called at the moments of every `fit`."""
+    original = cli.CLI._checkpoints
+    with mock.patch.object(cli.CLI, "_checkpoints", lambda self: [Acts(moments, act), *original(self)]):
+        yield
 
 
 @contextmanager
 def stopping(hook, number=1, saving=True, end=_fail):
     """Within this context every `fit` is stopped at the call `number`, counted from 1, of `hook`."""
-    original = cli.CLI._checkpoints
 
-    def with_stop(self):
-        return [Stop(hook, number, saving, end), *original(self)]
+    def stop(trainer, name):
+        if saving:
+            save(trainer)
+        end()
 
-    with mock.patch.object(cli.CLI, "_checkpoints", with_stop):
+    with acting({"stop": (hook, number)}, stop):
         yield
 
 

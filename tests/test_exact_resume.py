@@ -1,13 +1,15 @@
 """A run that is stopped, wherever that is, and goes on ends bit-equal to one that never was."""
 
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
-from stopped_fit import PowerFailure, stopping
+from stopped_fit import PowerFailure, acting, save, stopping
 
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
@@ -195,13 +197,39 @@ def test_a_checkpoint_that_does_not_say_where_the_run_was_is_refused(arguments, 
     assert "written by an earlier version" in message
 
 
+@pytest.fixture(scope="session")
+def copies(arguments, tmp_path_factory):
+    """`copies(*options)` holds a run directory as it was when `last.ckpt` was written, at each of the moments."""
+    made = {}
+
+    def copy(run_dir, place, trainer, name):
+        save(trainer)
+        for file in ("config.yaml", "environment.json", "metrics.csv", "result.json", "checkpoints"):
+            source, target = run_dir / file, place / name / file
+            target.parent.mkdir(exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.is_file():
+                shutil.copy2(source, target)
+
+    def of(*options):
+        if options not in made:
+            made[options], run_dir = (tmp_path_factory.mktemp(name) for name in ("copies", "watched"))
+            with acting(MOMENTS, partial(copy, run_dir, made[options])):
+                main(arguments(run_dir, *options))
+        return made[options]
+
+    return of
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2], ids=["alone", "workers"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_checkpoint_of_any_moment(moment, kind, workers, arguments, straight, tmp_path):
-    run, options = RunDirectory(tmp_path / "run"), KINDS[kind]
-    stopped_and_gone_on(arguments, MOMENTS[moment], run.path, *options, f"--data.num_workers={workers}")
+def test_a_checkpoint_of_any_moment(moment, kind, workers, arguments, straight, copies, tmp_path):
+    options = KINDS[kind]
+    run = RunDirectory(shutil.copytree(copies(*options) / moment, tmp_path / "run"))
+    main(arguments(run.path, *options, f"--data.num_workers={workers}"))
     assert_bit_equal(run, straight(*options))
 
 
