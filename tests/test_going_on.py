@@ -135,8 +135,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(fit, tmp_path)
 
     first = numbers("a")
     assert numbers("b") == first
-    assert numbers("c", "--data.num_workers=2") == first
-    assert numbers("d", "--seed_everything=1") != first
+    assert numbers("c", "--seed_everything=1") != first
 
 
 def test_a_run_without_validation_keeps_its_last_weights(fit, tmp_path):
