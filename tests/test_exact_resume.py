@@ -1,6 +1,8 @@
 """A run that is stopped, wherever that is, and goes on ends bit-equal to one that never was."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -231,6 +233,22 @@ def test_a_checkpoint_of_any_moment(moment, kind, workers, arguments, straight, 
     run = RunDirectory(shutil.copytree(copies(*options) / moment, tmp_path / "run"))
     main(arguments(run.path, *options, f"--data.num_workers={workers}"))
     assert_bit_equal(run, straight(*options))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [3, 4, 6, 11])
+def test_a_checkpoint_of_the_moment_at_which_sigterm_ends_training(batch, arguments, straight, tmp_path):
+    """Lightning raises behind the batch, and behind the validation that may follow it."""
+    run = RunDirectory(tmp_path / "run")
+
+    def act(trainer, name):
+        os.kill(os.getpid(), signal.SIGTERM) if name == "signal" else save(trainer)
+
+    moments = {"signal": ("on_train_batch_end", batch), "save": ("on_exception", 1)}
+    with acting(moments, act), pytest.raises(SystemExit):
+        main(arguments(run.path, *WINDOWS))
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
 
 
 @pytest.mark.long

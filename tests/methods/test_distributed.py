@@ -108,6 +108,7 @@ def filter_sharded(rank, cases, shard):
             assert all(torch.equal(kept[key], wanted[key]) for key in wanted), name
 
 
+@pytest.mark.filterwarnings("ignore:FSDP.state_dict_type:FutureWarning")  # which Lightning 2.6 calls too
 @pytest.mark.parametrize("shard", [sharded_1, sharded_2], ids=["fsdp", "fsdp2"])
 def test_a_sharded_model_leaves_the_trained_tensors_in_its_checkpoint(shard, tiny, tmp_path):
     cases = {name: Case(METHODS[name][0], tiny(), tmp_path, METHODS[name][1]) for name in ("Houlsby", "LoRA")}
