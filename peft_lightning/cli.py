@@ -1,6 +1,7 @@
 """The command line: LightningCLI's fit, validate, test and predict, and the verbs on a finished run."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -21,7 +22,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
 from peft_lightning.ablation import ablate
-from peft_lightning.callbacks import CheckpointFiles, MetricsFile, PredictionWriter, RunRecorder, checkpoint_callbacks
+from peft_lightning.callbacks import (
+    CheckpointFiles,
+    ExactResume,
+    MetricsFile,
+    PredictionWriter,
+    RunRecorder,
+    TimeLimit,
+    TimeLimitReached,
+    checkpoint_callbacks,
+)
 from peft_lightning.complaints import check_arguments, check_leftovers, complaint
 from peft_lightning.data import Benchmark
 from peft_lightning.errors import UserError
@@ -169,15 +179,18 @@ class CLI(LightningCLI):
         if not options.fast_dev_run:
             config = yaml.safe_dump(self.options | {"ckpt_path": None, "weights_only": None}, sort_keys=False)
             seed = self.config[self.subcommand].seed_everything
-            callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run()))
+            callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic))
         if self.subcommand == "fit":
+            metrics = MetricsFile(self.run)
             if options.enable_checkpointing is not False and not options.fast_dev_run:
-                callbacks += self._checkpoints()
-            logger = [MetricsFile(self.run), *self._loggers(options.logger)]
+                callbacks += [ExactResume(metrics), *self._checkpoints()]
+            logger = [metrics, *self._loggers(options.logger)]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.run))
         plugins = [*_as_list(options.plugins), CheckpointFiles()]
         try:
+            if self.subcommand == "fit" and options.max_time is not None:
+                callbacks.append(TimeLimit(options.max_time))
             return super().instantiate_trainer(
                 default_root_dir=str(self.run.path), callbacks=callbacks, logger=logger, plugins=plugins, **kwargs
             )
@@ -230,7 +243,8 @@ class CLI(LightningCLI):
     def fit(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
         """Trains; after a signal the exit status says so, where Lightning's would be 0 or 1."""
         try:
-            self.trainer.fit(model, datamodule=datamodule, **options)
+            with contextlib.suppress(TimeLimitReached):
+                self.trainer.fit(model, datamodule=datamodule, **options)
         except ValueError as error:
             # The one option that Lightning can only check once it knows the number of batches.
             if "`val_check_interval`" in str(error):
@@ -371,6 +385,8 @@ def _quiet_advice() -> None:
         ".*custom batch sampler `EvaluationBatches`.*",
         ".*isinstance.treespec, LeafSpec.* is deprecated.*",
         ".*callbacks used to create the checkpoint.*",
+        # `ExactResume` does go on behind the last batch.
+        ".*your dataloader is not resumable.*",
     ):
         warnings.filterwarnings("ignore", message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

@@ -51,11 +51,11 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(fit, tmp_path, monkeypat
 
 
 def test_a_time_limit_stops_a_run_and_a_longer_one_goes_on(fit, tmp_path, monkeypatch):
-    run = RunDirectory(fit(tmp_path / "run", "--trainer.max_time=00:00:00:01", epochs=30))
+    run = RunDirectory(fit(tmp_path / "run", "--trainer.max_time=00:00:00:01", epochs=12))
     assert run.read_result()["status"] == "stopped"
-    fit(run.path, "--trainer.max_time=00:00:10:00", epochs=30)
+    fit(run.path, "--trainer.max_time=00:00:10:00", epochs=12)
     assert run.read_result()["status"] == "done"
-    assert len([row for row in rows_of(run.metrics) if row["val/accuracy"]]) == 30
+    assert len([row for row in rows_of(run.metrics) if row["val/accuracy"]]) == 12
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -135,8 +135,7 @@ def test_two_runs_with_one_seed_are_equal_and_another_seed_is_not(fit, tmp_path)
 
     first = numbers("a")
     assert numbers("b") == first
-    assert numbers("c", "--data.num_workers=2") == first
-    assert numbers("d", "--seed_everything=1") != first
+    assert numbers("c", "--seed_everything=1") != first
 
 
 def test_a_run_without_validation_keeps_its_last_weights(fit, tmp_path):

@@ -28,10 +28,15 @@ PACKAGES = (
     "rouge-score",
 )
 LONGEST_DIFF = 200_000
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONHASHSEED")
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions, hardware, the command and the state of the source tree, as plain values."""
+def describe_environment(deterministic: bool | str | None = None) -> dict[str, Any]:
+    """Versions, hardware, the command and the state of the source tree, as plain values.
+
+    Args:
+        deterministic: What `--trainer.deterministic` asks for.
+    """
     accelerators = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -41,11 +46,34 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "determinism": describe_determinism(deterministic),
         "accelerators": accelerators,
         "cuda": torch.version.cuda,
         "packages": {name: _version(name) for name in PACKAGES},
         "git": _git_state(),
+    }
+
+
+def describe_determinism(requested: bool | str | None) -> dict[str, Any]:
+    """How far two runs of this process with the same seed are equal, and what that depends on.
+
+    Returns:
+        `requested`: `--trainer.deterministic`. `achieved`: `strict` (an operation that is not deterministic is
+        refused), `warn` (it warns) or `none` (whatever is fastest is used). On a CPU the operations used here are
+        deterministic at every level for a given number of threads; on GPUs none but `strict` promises it.
+    """
+    enabled, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return {
+        "requested": requested,
+        "achieved": "none" if not enabled else "warn" if warns else "strict",
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        "environment": {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ},
     }
 
 

@@ -7,7 +7,6 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -20,7 +19,7 @@ class MetricsFile(Logger):
     """Writes `metrics.csv` with the columns `epoch`, `step` and one a metric.
 
     Lightning's own CSV logger deletes the file that an earlier start of the run has written; this one goes on behind
-    the step from which the run is resumed. The file is written at least with every checkpoint.
+    the rows that the checkpoint knows. The file is written at least with every checkpoint.
 
     Args:
         run: Where to write.
@@ -30,7 +29,6 @@ class MetricsFile(Logger):
         super().__init__()
         self.run = run
         self.rows: list[dict[str, Any]] = []
-        self._read = False
         self._written = 0.0
 
     @property
@@ -56,9 +54,6 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds the metrics of one step; those of the same step share a row."""
         step = step or 0
-        if not self._read:
-            self.rows = [row for row in self._earlier_rows() if int(row["step"]) < step]
-            self._read = True
         if self.rows and int(self.rows[-1]["step"]) == step:
             self.rows[-1] |= metrics
         else:
@@ -68,19 +63,25 @@ class MetricsFile(Logger):
     def save(self) -> None:
         """Writes all rows, unless that was done a moment ago: in a long run the whole file is long."""
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
-            self._write()
-
-    @rank_zero_only
-    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Writes all rows: a run that goes on from the checkpoint finds those before it."""
-        self._write()
+            self.write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes all rows at the end of training."""
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def place(self) -> dict[str, Any]:
+        """What a checkpoint has to know: the number of rows, and the last one, to which metrics may still be added."""
+        return {"count": len(self.rows), "last": dict(self.rows[-1]) if self.rows else {}}
+
+    def go_on(self, count: int, last: Mapping[str, Any]) -> None:
+        """Goes on behind the rows of an earlier start; what was measured after its checkpoint is measured again."""
+        self.rows = self._earlier_rows()[:count]
+        if len(self.rows) == count > 0:
+            self.rows[-1] = dict(last)
+
+    def write(self) -> None:
+        """Writes all rows."""
         if self.rows:
             names = {name for row in self.rows for name in row} - {"epoch", "step"}
             text = io.StringIO()

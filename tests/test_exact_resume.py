@@ -1,0 +1,270 @@
+"""A run that is stopped, wherever that is, and goes on ends bit-equal to one that never was."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Timer
+from stopped_fit import PowerFailure, acting, save, stopping
+
+from peft_lightning.cli import main
+from peft_lightning.runs import RunDirectory
+
+SCRIPT = Path(__file__).parent / "stopped_fit.py"
+# 11 shuffled batches of similar length an epoch, the last of them smaller; dropout; a row of metrics for every second
+# optimizer step.
+OPTIONS = (
+    "--data.batch_size=9",
+    "--model.lr=3e-2",
+    "--trainer.max_epochs=2",
+    "--trainer.log_every_n_steps=2",
+    "--trainer.num_sanity_val_steps=0",
+)
+WINDOWS = ("--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=4")
+KINDS = {
+    "validation at the end of epochs": (),
+    "validation inside epochs": ("--trainer.val_check_interval=4",),
+    "windows of two batches": WINDOWS,
+    "a number of steps": (*WINDOWS, "--trainer.max_steps=12", "--trainer.check_val_every_n_epoch=null"),
+}
+# A moment is a hook and which of its calls. `last.ckpt` is written there and then.
+MOMENTS = {
+    "first batch": ("on_after_backward", 1),
+    "third batch": ("on_train_batch_end", 3),
+    "before the optimizer": ("on_before_optimizer_step", 2),
+    "fourth batch": ("on_train_batch_end", 4),
+    "inside a validation": ("on_validation_batch_end", 2),
+    "end of a validation": ("on_validation_end", 1),
+    "behind a validation": ("on_train_batch_start", 5),
+    "mid-epoch": ("on_train_batch_end", 6),
+    "last batch of an epoch": ("on_train_batch_end", 11),
+    "second validation": ("on_validation_batch_end", 5),
+    "end of an epoch": ("on_train_epoch_end", 1),
+    "start of an epoch": ("on_train_epoch_start", 2),
+    "first batch of an epoch": ("on_train_batch_end", 12),
+    "second epoch": ("on_train_batch_end", 18),
+    "last batch": ("on_train_batch_end", 22),
+    "end": ("on_train_epoch_end", 2),
+}
+# Here the run goes on from the last checkpoint that `--checkpoint_every_n_steps=2` wrote before.
+UNSAVED = {
+    "before any checkpoint": ("on_train_batch_end", 2),
+    "inside a window": ("on_after_backward", 6),
+    "inside a validation": ("on_validation_batch_start", 5),
+    "second epoch": ("on_before_optimizer_step", 9),
+}
+TWO_DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=5")
+
+
+@pytest.fixture(scope="session")
+def arguments(tiny, reviews):
+    def of(run_dir, *options):
+        return [
+            "fit",
+            "--model=Houlsby",
+            f"--model.backbone={tiny()}",
+            "--data=TextClassification",
+            f"--data.source={reviews}",
+            "--data.max_length=16",
+            f"--run_dir={run_dir}",
+            "--trainer.accelerator=cpu",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            *OPTIONS,
+            *options,
+        ]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def straight(arguments, tmp_path_factory):
+    """`straight(*options)` is the run with these options that nothing stops; each is made once."""
+    made = {}
+
+    def run(*options):
+        if options not in made:
+            made[options] = RunDirectory(tmp_path_factory.mktemp("straight"))
+            command = arguments(made[options].path, *options)
+            if "--trainer.strategy=ddp" in options:
+                assert run_script("-m", "peft_lightning", *command) == 0
+            else:
+                main(command)
+        return made[options]
+
+    return run
+
+
+def assert_same(one, other, where="checkpoint"):
+    """Equal bit by bit, down to every tensor."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}.{number}")
+    else:
+        assert one == other, where
+
+
+def assert_bit_equal(run, straight):
+    """Weights, optimizer, schedule, random states, place and all rows of metrics of two finished runs."""
+    for file in ("last_checkpoint", "best_checkpoint"):
+        one, other = (torch.load(getattr(of, file), weights_only=True) for of in (run, straight))
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "exact_resume"):
+            assert (part in one) == (part in other)
+            assert_same(one.get(part), other.get(part), f"{file}.{part}")
+    assert run.metrics.read_text() == straight.metrics.read_text()
+    assert run.read_result()["metrics"] == straight.read_result()["metrics"]
+    assert run.read_result()["status"] == straight.read_result()["status"] == "done"
+
+
+def stopped_and_gone_on(arguments, moment, *options, saving=True):
+    hook, number = moment
+    with stopping(hook, number, saving), pytest.raises(PowerFailure):
+        main(arguments(*options))
+    main(arguments(*options))
+
+
+def run_script(*arguments):
+    return subprocess.run([sys.executable, *map(str, arguments)], timeout=600, check=False).returncode
+
+
+def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments, straight, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    for hook, number in (
+        ("on_after_backward", 1),  # in the first batch
+        ("on_train_batch_end", 3),  # inside a window: its first batch is trained again
+        ("on_validation_batch_end", 2),  # behind the fourth batch
+        ("on_train_batch_start", 1),  # behind that validation
+        ("on_train_epoch_end", 1),
+        ("on_train_batch_end", 4),  # before its row of metrics and its validation
+    ):
+        with stopping(hook, number), pytest.raises(PowerFailure):
+            main(arguments(run.path, *WINDOWS))
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, straight, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    options = arguments(run.path, *WINDOWS, "--data.num_workers=2", "--checkpoint_every_n_steps=2")
+    assert run_script(SCRIPT, "on_after_backward", 8, "as it is", *options) == -9
+    assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 4
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_what_is_counted_over_an_epoch_goes_on(arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*WINDOWS, "--model=stopped_fit.EpochLogging")
+    stopped_and_gone_on(arguments, ("on_train_batch_end", 7), run.path, *options)
+    assert_bit_equal(run, straight(*options))
+    assert all(run.metrics.read_text().split("\n", 1)[0].count(name) for name in ("mean", "max", "counted"))
+
+
+def test_a_time_limit_changes_nothing(arguments, straight, tmp_path, monkeypatch):
+    """The limit is reached at the seventh batch; the window to which it belongs is trained to its end."""
+    run = RunDirectory(tmp_path / "run")
+    asked = iter(range(100))
+    with monkeypatch.context() as clock:
+        clock.setattr(Timer, "time_remaining", lambda self: 3 - next(asked))
+        main(arguments(run.path, *WINDOWS, "--trainer.max_time=00:00:00:01"))
+    assert run.read_result()["status"] == "stopped"
+    assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 6
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_averages_of_the_model_are_refused(arguments, refused, tmp_path):
+    message = refused(arguments(tmp_path / "run", "--trainer.callbacks=EMAWeightAveraging"))
+    assert "EMAWeightAveraging keeps an average of the whole model" in message
+
+
+def test_a_checkpoint_that_does_not_say_where_the_run_was_is_refused(arguments, refused, tmp_path, straight):
+    checkpoint = torch.load(straight(*WINDOWS).last_checkpoint, weights_only=True)
+    del checkpoint["exact_resume"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    message = refused(arguments(tmp_path / "run", f"--ckpt_path={tmp_path / 'old.ckpt'}"))
+    assert "written by an earlier version" in message
+
+
+@pytest.fixture(scope="session")
+def copies(arguments, tmp_path_factory):
+    """`copies(*options)` holds a run directory as it was when `last.ckpt` was written, at each of the moments."""
+    made = {}
+
+    def copy(run_dir, place, trainer, name):
+        save(trainer)
+        for file in ("config.yaml", "environment.json", "metrics.csv", "result.json", "checkpoints"):
+            source, target = run_dir / file, place / name / file
+            target.parent.mkdir(exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.is_file():
+                shutil.copy2(source, target)
+
+    def of(*options):
+        if options not in made:
+            made[options], run_dir = (tmp_path_factory.mktemp(name) for name in ("copies", "watched"))
+            with acting(MOMENTS, partial(copy, run_dir, made[options])):
+                main(arguments(run_dir, *options))
+        return made[options]
+
+    return of
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [0, 2], ids=["alone", "workers"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_checkpoint_of_any_moment(moment, kind, workers, arguments, straight, copies, tmp_path):
+    options = KINDS[kind]
+    run = RunDirectory(shutil.copytree(copies(*options) / moment, tmp_path / "run"))
+    main(arguments(run.path, *options, f"--data.num_workers={workers}"))
+    assert_bit_equal(run, straight(*options))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("batch", [3, 4, 6, 11])
+def test_a_checkpoint_of_the_moment_at_which_sigterm_ends_training(batch, arguments, straight, tmp_path):
+    """Lightning raises behind the batch, and behind the validation that may follow it."""
+    run = RunDirectory(tmp_path / "run")
+
+    def act(trainer, name):
+        os.kill(os.getpid(), signal.SIGTERM) if name == "signal" else save(trainer)
+
+    moments = {"signal": ("on_train_batch_end", batch), "save": ("on_exception", 1)}
+    with acting(moments, act), pytest.raises(SystemExit):
+        main(arguments(run.path, *WINDOWS))
+    main(arguments(run.path, *WINDOWS))
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("moment", UNSAVED)
+def test_the_last_checkpoint_before_any_moment(moment, kind, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*KINDS[kind], "--checkpoint_every_n_steps=2")
+    stopped_and_gone_on(arguments, UNSAVED[moment], run.path, *options, saving=False)
+    assert_bit_equal(run, straight(*options))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["windows of two batches", "validation at the end of epochs"])
+@pytest.mark.parametrize("moment", ["third batch", "inside a validation", "end of an epoch", "second epoch"])
+def test_two_processes_go_on_in_two_others(moment, kind, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*KINDS[kind], *TWO_DEVICES, "--model=stopped_fit.EpochLogging")
+    assert run_script(SCRIPT, *MOMENTS[moment], "saving", *arguments(run.path, *options)) != 0
+    assert run_script("-m", "peft_lightning", *arguments(run.path, *options)) == 0
+    assert_bit_equal(run, straight(*options))
