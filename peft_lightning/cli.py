@@ -1,6 +1,5 @@
 """The command line: LightningCLI's fit, validate, test and predict, and the verbs on a finished run."""
 
-import argparse
 import contextlib
 import logging
 import os
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import peft_lightning.data
 import peft_lightning.methods  # noqa: F401  so that `--model LoRA` finds the class by its bare name
@@ -26,52 +25,35 @@ from peft_lightning.callbacks import (
     CheckpointFiles,
     ExactResume,
     MetricsFile,
+    NonFiniteGuard,
     PredictionWriter,
     RunRecorder,
+    StopOnSignal,
     TimeLimit,
     TimeLimitReached,
     checkpoint_callbacks,
+    tell,
 )
-from peft_lightning.complaints import check_arguments, check_leftovers, complaint
+from peft_lightning.complaints import check_arguments, check_leftovers, complaint, exit_status
 from peft_lightning.data import Benchmark
-from peft_lightning.errors import UserError
+from peft_lightning.errors import NonFiniteError, UserError
+from peft_lightning.help import DESCRIPTION, HelpFormatter
+from peft_lightning.memory import is_out_of_memory
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
+from peft_lightning.out_of_memory import check_halving, out_of_memory, use_halves, with_halves
 from peft_lightning.runs import RunDirectory, default_run_directory, print_summary
 from peft_lightning.runs.directory import comparable
 from peft_lightning.storage import generations
 from peft_lightning.verbs import OTHER_VERBS, label_file
 
 VERBS = ("fit", "validate", "test", "predict", "ablate", *OTHER_VERBS)
-DESCRIPTION = """Parameter-efficient fine-tuning of Hugging Face models.
-
-On a finished run directory RUN:
-  peft-lightning test RUN                               evaluate its best checkpoint on the test split
-  peft-lightning validate RUN                           the same on the validation split
-  peft-lightning predict RUN                            label the test split
-  peft-lightning predict RUN --input FILE --output FILE label the texts of a file
-  peft-lightning ablate RUN                             evaluate it without each span of layers; draw the heatmap
-  peft-lightning summary RUN [RUN ...]                  print metrics, parameters and costs, of several as a table
-  peft-lightning glue-submission --output ZIP RUN ...   put predictions of GLUE's tasks together for its server
-
-On data:
-  peft-lightning check-data --data CLASS [--data.OPTION VALUE ...]
-                                                        check every row; print sizes, labels and lengths
-
-On a grid of runs:
-  peft-lightning study FILE                             run what is missing, write table and figure
-"""
 # A run that was trained on a cluster is evaluated on this machine unless told otherwise.
 HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
-EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 log = logging.getLogger(__name__)
 
 
 class FinishedError(Exception):
     """The run that `fit` was asked for is done already."""
-
-
-class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description as they are written."""
 
 
 class CLI(LightningCLI):
@@ -117,6 +99,13 @@ class CLI(LightningCLI):
             default=None,
             help="Write checkpoints/last.ckpt after so many steps; by default after every epoch.",
         )
+        parser.add_argument(
+            "--halve_batch_if_out_of_memory",
+            type=bool,
+            default=False,
+            help="When fit is out of memory before its first checkpoint, begin again with half the batch_size and "
+            "twice the accumulate_grad_batches; result.json says what was used.",
+        )
         parser.link_arguments("model.init_args.backbone", "data.init_args.backbone")
         parser.link_arguments("model.init_args.revision", "data.init_args.backbone_revision")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
@@ -133,6 +122,7 @@ class CLI(LightningCLI):
             raise UserError(f"checkpoint_every_n_steps is {config.checkpoint_every_n_steps}; give at least 1.")
         if config.weights_only is False:
             raise UserError("weights_only is false; leave it out: nothing in a checkpoint is ever executed here.")
+        check_halving(config)
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing: Lightning would let the options inside a checkpoint file win over those given, silently."""
@@ -150,6 +140,7 @@ class CLI(LightningCLI):
             _check_length(config.trainer)
             if not config.trainer.fast_dev_run:
                 self._check_run()
+                use_halves(config, self.run)
         elif self.subcommand == "predict":
             self.run.check_writable()
             if self.run.predictions.exists():
@@ -182,6 +173,10 @@ class CLI(LightningCLI):
             callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic))
         if self.subcommand == "fit":
             metrics = MetricsFile(self.run)
+            self.signals = StopOnSignal()
+            callbacks.append(self.signals)
+            if not any(isinstance(callback, NonFiniteGuard) for callback in callbacks):
+                callbacks.append(NonFiniteGuard())
             if options.enable_checkpointing is not False and not options.fast_dev_run:
                 callbacks += [ExactResume(metrics), *self._checkpoints()]
             logger = [metrics, *self._loggers(options.logger)]
@@ -241,19 +236,28 @@ class CLI(LightningCLI):
                 print(f"Going on from {options.ckpt_path}, step {content['global_step']}")
 
     def fit(self, model: LightningModule, datamodule: LightningDataModule, **options: Any) -> None:
-        """Trains; after a signal the exit status says so, where Lightning's would be 0 or 1."""
+        """Trains; a signal ends it with a checkpoint and an exit status of its own."""
+        with self.signals.handling():
+            try:
+                with contextlib.suppress(TimeLimitReached):
+                    self.trainer.fit(model, datamodule=datamodule, **options)
+            except ValueError as error:
+                # The one option that Lightning can only check once it knows the number of batches.
+                if "`val_check_interval`" in str(error):
+                    raise UserError(f"--trainer.val_check_interval: {str(error).strip()}") from error
+                raise
+            except SystemExit as stop:
+                # The first process tells; Lightning kills it if another one fails.
+                raise tell(stop, self.run) if self.trainer.is_global_zero else SystemExit(0) from stop
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Names what is otherwise a long message of an allocator."""
         try:
-            with contextlib.suppress(TimeLimitReached):
-                self.trainer.fit(model, datamodule=datamodule, **options)
-        except ValueError as error:
-            # The one option that Lightning can only check once it knows the number of batches.
-            if "`val_check_interval`" in str(error):
-                raise UserError(f"--trainer.val_check_interval: {str(error).strip()}") from error
-            raise
-        except SystemExit as stop:
-            if self.trainer.is_global_zero:
-                print(f"Interrupted; the same command goes on from {self.run.path}.", file=sys.stderr)
-            raise SystemExit(EXIT_TERMINATED if isinstance(stop, SIGTERMException) else EXIT_INTERRUPTED) from stop
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(subcommand, self.config[subcommand], self.trainer, self.run, error) from error
 
     def before_validate(self) -> None:
         """Evaluates the best checkpoint unless another one is given."""
@@ -307,7 +311,7 @@ class CLI(LightningCLI):
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs one command; on bad input prints one sentence and exits with status 1, or 2 for options.
+    """Runs one command; on bad input prints one sentence and exits with a status that is not 0.
 
     Args:
         args: The command line without the program's name; by default that of the process.
@@ -325,8 +329,11 @@ def main(args: Sequence[str] | None = None) -> None:
         sentence = complaint(error)
         if sentence is None:
             raise
+        # What all processes of a run have decided, the first one tells; Lightning kills it if another one fails.
+        if isinstance(error, NonFiniteError) and rank_zero_only.rank:  # type: ignore[attr-defined]
+            sys.exit(0)
         print(f"peft-lightning: error: {sentence}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ArgumentError) else 1)
+        sys.exit(exit_status(error))
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -343,7 +350,7 @@ def _dispatch(arguments: list[str]) -> None:
         _evaluate(verb, rest[0], rest[1:])
     else:
         check_arguments(rest)
-        CLI(arguments)
+        with_halves(lambda: CLI(arguments))
 
 
 def _evaluate(verb: str, path: str, options: Sequence[str]) -> None:

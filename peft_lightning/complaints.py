@@ -81,6 +81,13 @@ def complaint(error: BaseException) -> str | None:
     return _parse_error(causes) if isinstance(error, ArgumentError) else None
 
 
+def exit_status(error: BaseException) -> int:
+    """The exit status for an error that has a sentence: 2 for options, else what the error says."""
+    if isinstance(error, ArgumentError):
+        return 2
+    return next((cause.exit_status for cause in _causes(error) if isinstance(cause, UserError)), 1)
+
+
 def _options_with_values(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     for position, argument in enumerate(arguments):
         if argument.startswith("-"):

@@ -8,8 +8,10 @@ from peft_lightning.callbacks.frozen_check import FrozenCheck
 from peft_lightning.callbacks.init_scale import InitScale
 from peft_lightning.callbacks.layer_removal import LayerRemoval
 from peft_lightning.callbacks.metrics_file import MetricsFile
+from peft_lightning.callbacks.nonfinite_guard import NonFiniteGuard
 from peft_lightning.callbacks.prediction_writer import PredictionWriter
 from peft_lightning.callbacks.run_recorder import RunRecorder
+from peft_lightning.callbacks.stop_on_signal import StopOnSignal, StoppedBySignal, tell
 from peft_lightning.callbacks.time_limit import TimeLimit, TimeLimitReached
 
 __all__ = [
@@ -20,9 +22,13 @@ __all__ = [
     "InitScale",
     "LayerRemoval",
     "MetricsFile",
+    "NonFiniteGuard",
     "PredictionWriter",
     "RunRecorder",
+    "StopOnSignal",
+    "StoppedBySignal",
     "TimeLimit",
     "TimeLimitReached",
     "checkpoint_callbacks",
+    "tell",
 ]

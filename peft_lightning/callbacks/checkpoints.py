@@ -95,3 +95,12 @@ def checkpoint_callbacks(run: RunDirectory, monitor: str, mode: str, every_n_ste
         save_on_train_epoch_end=None if every_n_steps else True,
     )
     return [best, last]
+
+
+def save_last(trainer: Trainer) -> bool:
+    """Writes `last.ckpt` as training stands at this moment; says whether the run has one."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, RunCheckpoint) and callback.monitor is None:
+            callback._save_checkpoint(trainer, callback.path)
+            return True
+    return False

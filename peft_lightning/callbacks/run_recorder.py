@@ -1,7 +1,6 @@
 """Writes what a run was and what came out of it: `config.yaml`, `environment.json`, `result.json`."""
 
-import resource
-import sys
+import math
 import time
 from typing import Any
 
@@ -12,8 +11,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from peft_lightning.callbacks.environment import describe_environment
+from peft_lightning.callbacks.nonfinite_guard import NonFiniteGuard
+from peft_lightning.callbacks.stop_on_signal import StoppedBySignal
 from peft_lightning.callbacks.time_limit import TimeLimitReached
-from peft_lightning.errors import UserError
+from peft_lightning.errors import OutOfMemoryError, TrainingError, UserError
+from peft_lightning.memory import is_out_of_memory, peak_memory
 from peft_lightning.methods import AdaptationMethod
 from peft_lightning.runs.directory import RunDirectory, write_json, write_text
 
@@ -21,8 +23,9 @@ from peft_lightning.runs.directory import RunDirectory, write_json, write_text
 class RunRecorder(Callback):
     """Keeps the small files of a run directory up to date.
 
-    `result.json` has a status: `running`, `done`, `stopped` (by a time limit), `interrupted` (by a signal) or `failed`;
-    and `recipes`, how metrics are computed, where there is more than one way.
+    `result.json` has a status: `running`, `done`, `stopped` (by a time limit), `interrupted` (by a signal), `nonfinite`
+    (a loss, gradient or weight is not finite), `oom` (out of memory) or `failed`; and `recipes`, how metrics are
+    computed, where there is more than one way.
 
     Args:
         run: Where to write.
@@ -99,6 +102,8 @@ class RunRecorder(Callback):
                 "mode": pl_module.task.mode,
                 **({"recipes": recipes} if (recipes := pl_module.task.recipes) else {}),
                 "parameters": pl_module.parameter_report.as_dict(),
+                # The batches, where they are smaller than what was asked for.
+                **({"used": used} if (used := self.run.read_result().get("used")) else {}),
             },
         )
 
@@ -111,7 +116,8 @@ class RunRecorder(Callback):
         elif not trainer.sanity_checking:
             monitor = f"val/{pl_module.task.monitor}"
             sign = 1 if pl_module.task.mode == "max" else -1
-            if not self.best or sign * metrics[monitor] > sign * self.best[monitor]:
+            # What is not a number is worse than any number.
+            if not self.best or math.isnan(self.best[monitor]) or sign * metrics[monitor] > sign * self.best[monitor]:
                 self.best = metrics
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,18 +132,24 @@ class RunRecorder(Callback):
         """Records the result."""
         if trainer.is_global_zero:
             self._log_to_tensorboard(trainer, pl_module)
-        self._record(trainer, self._outcome("done" if _came_to_its_end(trainer) else "stopped"))
+        self._record(trainer, self._outcome("done" if _came_to_its_end(trainer) else "stopped") | _found(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Records that training came to no end, and why."""
         if trainer.state.fn == TrainerFn.FITTING and self.run.read_result().get("status") == "running":
-            if isinstance(exception, TimeLimitReached):
-                self._record(trainer, self._outcome("stopped"))
+            if isinstance(exception, StoppedBySignal):
+                status, why = "interrupted", {"signal": exception.signal.name}
+            elif isinstance(exception, TimeLimitReached):
+                status, why = "stopped", {}
             elif isinstance(exception, KeyboardInterrupt | SystemExit):
-                self._record(trainer, self._outcome("interrupted"))
+                status, why = "interrupted", {}
+            elif isinstance(exception, TrainingError):
+                status, why = exception.status, {"error": str(exception), **exception.details}
+            elif is_out_of_memory(exception):
+                status, why = OutOfMemoryError.status, {"error": str(exception)}
             else:
-                error = {"error": f"{type(exception).__name__}: {exception}"}
-                self._record(trainer, self._outcome("failed") | error)
+                status, why = "failed", {"error": f"{type(exception).__name__}: {exception}"}
+            self._record(trainer, self._outcome(status) | _found(trainer) | why)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
@@ -159,7 +171,7 @@ class RunRecorder(Callback):
             "status": status,
             "metrics": self.best,
             "seconds": round(self._seconds, 2),
-            "peak_memory_bytes": _peak_memory(),
+            "peak_memory_bytes": peak_memory(),
             "checkpoint_bytes": best.stat().st_size if best.is_file() else None,
         }
 
@@ -184,13 +196,11 @@ def _came_to_its_end(trainer: Trainer) -> bool:
     )
 
 
+def _found(trainer: Trainer) -> dict[str, Any]:
+    """What the guard found."""
+    guards = [callback for callback in trainer.callbacks if isinstance(callback, NonFiniteGuard)]  # type: ignore[attr-defined]
+    return guards[0].outcome if guards else {}
+
+
 def _metrics(trainer: Trainer, prefix: str) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
-
-
-def _peak_memory() -> int:
-    """Bytes: of the GPU if there is one, else the most that the process has held."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

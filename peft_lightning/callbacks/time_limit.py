@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from peft_lightning.callbacks.checkpoints import RunCheckpoint
+from peft_lightning.callbacks.checkpoints import save_last
 
 
 class TimeLimitReached(Exception):  # noqa: N818  it is no error
@@ -35,9 +35,7 @@ class TimeLimit(Timer):
             return
         remaining = self.time_remaining()
         if trainer.strategy.broadcast(remaining is not None and remaining <= 0):
-            for callback in trainer.checkpoint_callbacks:
-                if isinstance(callback, RunCheckpoint) and callback.monitor is None:
-                    callback._save_checkpoint(trainer, callback.path)
+            save_last(trainer)
             raise TimeLimitReached
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -219,9 +220,7 @@ class Benchmark(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of similar lengths."""
-        rows = self.encoded("train")
-        lengths = whole_numbers(rows, "length")
-        return self._loader(rows, TrainingBatches(lengths, self.batch_size, self.seed, *self._place))
+        return self._loader(self.encoded("train"), self._training_batches())
 
     def val_dataloader(self) -> list[DataLoader]:
         """Every validation example once."""
@@ -234,6 +233,25 @@ class Benchmark(LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader]:
         """Every example once, in the order of the file."""
         return self._evaluation_loaders("predict", by_length=False)
+
+    def rows_of_batch(self, epoch: int, number: int) -> list[int]:
+        """The rows of a training batch on this device, by their numbers in the published table.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            number: Number of the batch in it, from 0.
+        """
+        batches = self._training_batches()
+        batches.set_epoch(epoch)
+        return self.rows_of_training(next(islice(batches, number, None)))
+
+    def rows_of_training(self, indices: Sequence[int]) -> list[int]:
+        """The numbers, in the published table, of the rows that encoded training rows come from."""
+        table = self.table("train")
+        return [table[index]["row"] for index in indices]
+
+    def _training_batches(self) -> TrainingBatches:
+        return TrainingBatches(whole_numbers(self.encoded("train"), "length"), self.batch_size, self.seed, *self._place)
 
     def _drawn(self, table: Dataset, size: int) -> Dataset:
         if size > len(table):

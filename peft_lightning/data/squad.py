@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from datasets import Dataset
 
 from peft_lightning.data.files import read_source
@@ -118,9 +119,21 @@ class SQuAD(HeldOut):
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Windows for training, whole questions for evaluation."""
-        windowing = Windowing(self.tokenizer, self.max_length, self.doc_stride, self.max_query_length)
         encoded = training_windows if split == "train" else whole_questions
-        return encoded(table, windowing, self._where(split))
+        return encoded(table, self._windowing, self._where(split))
+
+    def rows_of_training(self, indices: Sequence[int]) -> list[int]:
+        """Training rows are windows, so the windows of each question are counted, once."""
+        return self._rows_of_windows[list(indices)].tolist()
+
+    @property
+    def _windowing(self) -> Windowing:
+        return Windowing(self.tokenizer, self.max_length, self.doc_stride, self.max_query_length)
+
+    @cached_property
+    def _rows_of_windows(self) -> np.ndarray:
+        questions = whole_questions(self.table("train"), self._windowing, self._where("train"))
+        return np.repeat(questions["row"][:], [len(windows) for windows in questions["input_ids"]])
 
     def collator(self) -> WindowCollator:
         """Pads windows, and lays those of questions one behind the other."""

@@ -109,7 +109,8 @@ class RankAllocator:
         beta1, beta2 = self.betas
         for module, means, deviations in zip(self.modules, self.means, self.deviations, strict=True):
             for weight, mean, deviation in zip(_weights(module), means, deviations, strict=True):
-                assert weight.grad is not None
+                if weight.grad is None:  # the step was left out
+                    continue
                 importance = (weight * weight.grad).abs()
                 mean.mul_(beta1).add_(importance, alpha=1 - beta1)
                 deviation.mul_(beta2).add_((importance - mean).abs(), alpha=1 - beta2)

@@ -25,6 +25,7 @@ FREE_OPTIONS = (
     "checkpoint_every_n_steps",
     "ckpt_path",
     "data.init_args.num_workers",
+    "halve_batch_if_out_of_memory",
     "return_predictions",
     "run_dir",
     "trainer.default_root_dir",

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from peft_lightning.errors import UserError
+from peft_lightning.callbacks.stop_on_signal import EXIT_STATUS
+from peft_lightning.errors import NonFiniteError, OutOfMemoryError, UserError
 from peft_lightning.runs import RunDirectory
 from peft_lightning.studies.report import write_report
 from peft_lightning.studies.study import PlannedRun, Study
@@ -28,7 +29,8 @@ def execute_in_a_process(run: PlannedRun) -> int:
 def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_process) -> list[Path]:
     """Runs what is missing, then writes the report.
 
-    A run that fails is named in the end and does not stop the others. An interruption does; the same call goes on.
+    A run that fails, or is out of memory, is named in the end and does not stop the others. An interruption does; the
+    same call goes on. A run whose loss is no longer finite is a result, worse than any other.
 
     Args:
         study: The study.
@@ -45,28 +47,36 @@ def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_
         while run := _next(study, failed, progress):
             progress.set_postfix_str(str(run))
             status = execute(run)
-            if status < 0 or status > 128:  # killed by a signal, or the status of one that was handled
-                sys.exit(status if status > 128 else 128 - status)
-            if status:
+            if (
+                status < 0 or status in EXIT_STATUS.values()
+            ):  # killed by a signal, or the status of one that was handled
+                sys.exit(status if status > 0 else 128 - status)
+            if status and run.directory not in finished(study):
                 failed[run.directory] = run
     files = write_report(study, finished(study))
     if failed:
-        names = "; ".join(str(run) for run in failed.values())
+        names = "; ".join(f"{run}{_why(run)}" for run in failed.values())
         raise UserError(f"{len(failed)} of {study.size} runs have failed: {names}. What they said stands above.")
     return files
 
 
 def finished(study: Study) -> dict[Path, dict[str, Any]]:
-    """Run directory -> result, of all planned runs that were trained, and tested if that is wanted."""
+    """Run directory -> result, of planned runs that were trained, and tested if that is wanted, or have diverged."""
     found: dict[Path, dict[str, Any]] = {}
     # Twice, because the second stage is known once the results of the first are.
     for _ in range(2):
         for run in study.planned(found):
             result = RunDirectory(run.directory).read_result()
             tested = any(name.startswith("test/") for name in result.get("metrics", {}))
-            if result.get("status") == "done" and (tested or not run.tested):
+            diverged = result.get("status") == NonFiniteError.status
+            if diverged or (result.get("status") == "done" and (tested or not run.tested)):
                 found[run.directory] = result
     return found
+
+
+def _why(run: PlannedRun) -> str:
+    status = RunDirectory(run.directory).read_result().get("status")
+    return f" ({status})" if status == OutOfMemoryError.status else ""
 
 
 def _next(study: Study, failed: dict[Path, PlannedRun], progress: tqdm) -> PlannedRun | None:

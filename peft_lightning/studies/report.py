@@ -98,14 +98,21 @@ def _row(study: Study, variant: str, results: Mapping[Path, Mapping[str, Any]]) 
         percent=100 * parameters["trained"] / parameters["backbone"],
         seconds=min(result["seconds"] for result in found),
         peak_memory_mib=max(result["peak_memory_bytes"] for result in found) / 2**20,
-        checkpoint_bytes=found[0]["checkpoint_bytes"],
+        checkpoint_bytes=max(result["checkpoint_bytes"] or 0 for result in found),
     )
 
 
 def _run_row(run: PlannedRun, result: Mapping[str, Any]) -> dict[str, Any]:
     options = " ".join(f"{option}={value}" for option, value in run.point)
     kept = {name: result["metrics"].get(f"{split}/{result['monitor']}") for name, split in _SPLITS.items()}
-    return {"variant": run.variant, "options": options, "seed": run.seed, **kept, "seconds": result["seconds"]}
+    return {
+        "variant": run.variant,
+        "options": options,
+        "seed": run.seed,
+        "status": result["status"],
+        **kept,
+        "seconds": result["seconds"],
+    }
 
 
 _SPLITS = {"validation": "val", "test": "test"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from peft_lightning.errors import UserError
+from peft_lightning.errors import NonFiniteError, UserError
 from peft_lightning.studies.callback_options import CALLBACKS, is_callback_option, with_callback_options
 from peft_lightning.studies.curve import Curve, read_curve
 
@@ -84,8 +84,9 @@ class Study:
             if run.directory not in results:
                 return None
             result = results[run.directory]
-            # A run whose metric is not a number has diverged, and is worse than any other.
-            value = result["metrics"].get(f"val/{result['monitor']}")
+            # A run that has diverged is worse than any other.
+            diverged = result["status"] == NonFiniteError.status
+            value = None if diverged else result["metrics"].get(f"val/{result['monitor']}")
             score = float("-inf") if value is None else value if result["mode"] == "max" else -value
             scores.setdefault(run.point, []).append(score)
         best = max(scores, key=lambda point: statistics.mean(scores[point]))

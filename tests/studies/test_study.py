@@ -1,13 +1,16 @@
 """A study expands into runs, chooses on validation, goes on where it stopped, and reports what was found."""
 
 import csv
+import math
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from peft_lightning.cli import main
 from peft_lightning.errors import UserError
+from peft_lightning.methods import LoRA
 from peft_lightning.studies import read_study, run_study
 from peft_lightning.studies.one_run import carry_out
 
@@ -58,6 +61,29 @@ def test_a_run_that_diverged_is_never_chosen(tmp_path):
     first, second = study.candidates("LoRA")
     chosen = study.chosen("LoRA", {first.directory: result(None), second.directory: result(0.1)})
     assert chosen[0].point == (("lr", 1e-2),)
+
+
+def test_a_run_that_diverges_is_a_result_and_one_without_memory_a_failure(study, tmp_path, monkeypatch):
+    original = LoRA.training_step
+
+    def training_step(self, batch, batch_idx):
+        if self.hparams.rank == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, batch, batch_idx) * (math.inf if self.hparams.lr == 1e-2 else 1)
+
+    monkeypatch.setattr(LoRA, "training_step", training_step)
+    variants = {
+        "Diverging": {"model": {"class_path": "LoRA"}, "grid": {"lr": [1e-2, 1e-3]}},
+        "Large": {"model": {"class_path": "LoRA", "init_args": {"rank": 3}}},
+    }
+    read, executed = read_study(study(variants=variants, seeds=[0])), []
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"1 of 3 runs have failed: Large seed 0 \(oom\)"):
+            run_study(read, lambda run: executed.append(str(run)) or execute_here(run))
+    assert executed == ["Diverging lr=0.01 seed 0", "Diverging lr=0.001 seed 0", "Large seed 0", "Large seed 0"]
+    assert [row["status"] for row in rows_of(tmp_path / "runs" / "runs.csv")] == ["nonfinite", "done"]
+    (row,) = rows_of(tmp_path / "runs" / "table.csv")
+    assert row["chosen"] == "lr=0.001"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -133,11 +159,12 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(study, tmp_path)
     assert [row["variant"] for row in rows_of(tmp_path / "runs" / "table.csv")] == ["Right"]
 
 
-def test_an_interruption_ends_the_study_with_its_status(study):
+@pytest.mark.parametrize("status", [130, 143, 75])
+def test_an_interruption_ends_the_study_with_its_status(study, status):
     executed = []
     with pytest.raises(SystemExit) as stop:
-        run_study(read_study(study()), lambda run: executed.append(run) or 130)
-    assert stop.value.code == 130
+        run_study(read_study(study()), lambda run: executed.append(run) or status)
+    assert stop.value.code == status
     assert len(executed) == 1
 
 
