@@ -114,6 +114,21 @@ def test_evaluation_keeps_all_windows_of_a_question_together(squad):
     assert sorted(ids) == sorted(data.table("validation")["id"][:])
 
 
+def test_the_rows_of_training_windows_are_those_of_their_questions(squad):
+    """Contexts of 6, 20 and 50 words give different numbers of windows; a window ends with words of its context."""
+    data = squad()
+    windows, table = data.encoded("train"), data.table("train")
+    rows = data.rows_of_training(range(len(windows)))
+    assert sorted(set(rows)) == list(range(1, len(table) + 1))
+    assert len(rows) > len(table)
+    for row, window in zip(rows, windows, strict=True):
+        words = data.tokenizer.decode(window["input_ids"]).replace("[CLS]", "").split("[SEP]")
+        assert words[0].strip() == table[row - 1]["question"]
+        assert words[1].strip() in table[row - 1]["context"]
+    epoch = [data.rows_of_batch(0, number) for number in range(len(data.train_dataloader()))]
+    assert sorted(itertools.chain(*epoch)) == sorted(rows)
+
+
 def test_tokens_are_cached_by_content_and_options(squad, tmp_path):
     def files(**options):
         encoded = squad(source=tmp_path, **options).encoded("train")
