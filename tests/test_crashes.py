@@ -226,7 +226,7 @@ def test_other_processes_of_the_same_run_are_not_refused(in_use, fit, monkeypatc
     ):
         with monkeypatch.context() as context:
             set_rank(context)
-            context.setattr(peft_lightning.cli.CLI, "before_fit", lambda self: (_ for _ in ()).throw(EOFError))
+            context.setattr(peft_lightning.run_cli.CLI, "before_fit", lambda self: (_ for _ in ()).throw(EOFError))
             with pytest.raises(EOFError):
                 fit(run.path, epochs=3)
 
