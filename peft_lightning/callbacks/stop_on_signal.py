@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -50,7 +51,10 @@ class StopOnSignal(Callback):
 
     @contextmanager
     def handling(self) -> Iterator[None]:
-        """Within this context the signals are handled."""
+        """Within this context the signals are handled, where Python allows that: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         before = {number: signal.getsignal(number) for number in EXIT_STATUS}
         self._handle()
         try:
@@ -74,7 +78,8 @@ class StopOnSignal(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for the end of the step; Lightning has registered its handlers by now."""
         self._training = True
-        self._handle()
+        if threading.current_thread() is threading.main_thread():
+            self._handle()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stops between two steps.
