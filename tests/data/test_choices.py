@@ -123,8 +123,8 @@ def test_without_rows_held_out_there_is_nothing_to_test_on(command, copa, tmp_pa
 
 HEADER = "sent1,sent2,ending0,ending1,ending2,ending3,label\n"
 WRONG_SWAG = [
-    (HEADER + "a,b,c,d,e,f,1\n" * 2 + "a,b,c,d,e,f\n", ["train.csv, row 3 has 6 fields and the header 7"]),
-    (HEADER + "a,b,c,d,e,f,1\n" + "a,b,c,d,e,f,g,1\n", ["train.csv, row 2 has 8 fields and the header 7"]),
+    (HEADER + "a,b,c,d,e,f,1\n" * 2 + "a,b,c,d,e,f\n", ["train.csv, row 3 has 6 fields and should have 7"]),
+    (HEADER + "a,b,c,d,e,f,1\n" + "a,b,c,d,e,f,g,1\n", ["train.csv, row 2 has 8 fields and should have 7"]),
     (HEADER + "a,b,c,d,e,f,4\n", ["(train), row 1", "'label' holds '4'", "['0', '1', '2', '3']"]),
     (HEADER + "a,b,c,d,e,f,-1\n", ["row 1", "'label' holds '-1'", "unlabelled rows are marked", "only be predicted"]),
     (HEADER + "a,b,c,,e,f,1\n", ["row 1", "column 'ending1' is empty"]),

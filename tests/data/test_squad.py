@@ -199,7 +199,10 @@ GOOD = ("1", "is it", [("good", 2)])
         ([("1", "is it", [("good", -9)])], r"row 1 \(id '1'\): the answer 'good' is not in its context"),
         ([("1", "is it", [("film", 7), ("fil", 8)])], r"row 1 \(id '1'\): the answer 'fil' is not in its context"),
         ([("1", "is it", [("", 2)])], r"row 1 \(id '1'\): an answer is empty"),
-        ([GOOD, ("2", "so", [("a", 0)]), GOOD], r"row 3: the id '1' is that of row 1 already"),
+        (
+            [GOOD, ("2", "so", [("a", 0)]), GOOD],
+            r"row 3: column 'id' holds '1', the id of row 1; give each",
+        ),
         ([("", "is it", [("good", 2)])], r"row 1: column 'id' holds ''; give each question an id"),
         ([("1", " ", [("good", 2)])], r"row 1: column 'question' is empty"),
         ([GOOD, ("2", "so", [])], r"row 2 \(id '2'\): there is no answer, .*; give --data.version 2.0"),
