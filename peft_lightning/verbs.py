@@ -95,9 +95,11 @@ def check_data(arguments: list[str]) -> None:
     # Imported here because plots take a second to load.
     from peft_lightning.data.report import as_text, describe_data, write_data_report
 
-    reports = describe_data(parser.instantiate_classes(config).data)
+    data = parser.instantiate_classes(config).data
+    reports = describe_data(data)
+    doubts = data.doubts(split for split in data.splits if split != "train") if "train" in data.splits else []
     files = write_data_report(reports, Path(config.output))
-    print("\n".join(["Every row is right.", "", as_text(reports), *map(str, files)]))
+    print("\n".join(["Every row is right.", *doubts, "", as_text(reports), *map(str, files)]))
 
 
 OTHER_VERBS: Mapping[str, Callable[[list[str]], None]] = {

@@ -104,7 +104,7 @@ def test_a_wrong_option_is_named_with_what_would_be_right(refused, command, tmp_
         ("", ["is empty"]),
         ("text,label\n", ["is empty"]),
         ("text,label\na film,good\n,bad\n", ["row 2", "column 'text' is empty"]),
-        ("text,label\na film,good\na,b,c\n", ["cannot be read", "line 3"]),
+        ("text,label\na film,good\na,b,c\n", ["row 2 has 3 fields", "should have 2"]),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from peft_lightning.backbone.architectures import ARCHITECTURES, architecture
@@ -116,7 +123,9 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
     reshaped = {key for key, *_ in report["mismatched_keys"]}
     fresh = set(report["missing_keys"]) | reshaped
     base = "" if task.pretrained_head else base_prefix(model)
-    lost = sorted(key for key in fresh if key.startswith(base) and not key.startswith(f"{base}pooler."))
+    # T5's model for questions is its own base, so that the name of its head does not tell it from the rest.
+    beside = set() if base or task.pretrained_head else _beside_the_bare_model(model)
+    lost = sorted(key for key in fresh - beside if key.startswith(base) and not key.startswith(f"{base}pooler."))
     if lost:
         fault = "have other sizes than its configuration says" if lost[0] in reshaped else "are missing"
         raise UserError(
@@ -126,7 +135,14 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
     if places.causal:
         # The head of a decoder reads the last token that is no padding, and has to know what the tokenizer pads with.
         model.config.pad_token_id = load_tokenizer(name, revision).pad_token_id
-    return model.train(), frozenset(fresh)
+    return model.train(), frozenset(fresh | beside)
+
+
+def _beside_the_bare_model(model: PreTrainedModel) -> set[str]:
+    """The parameters that the model has for its task."""
+    with torch.device("meta"):
+        bare = AutoModel.from_config(model.config)
+    return {name for name, _ in model.named_parameters()} - {name for name, _ in bare.named_parameters()}
 
 
 def _unfit(name: str, kind: str, task: "Task", advice: str) -> UserError:

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from peft_lightning.data.files import read_file, read_source
+from peft_lightning.data.files import read_file, read_source, source_files
 from peft_lightning.data.no_validation import NoValidation
 
 COLUMNS = ["label", "title", "content"]
@@ -52,6 +52,11 @@ class AmazonPolarity(NoValidation):
         if files:
             return {split: read_file(path, column_names=COLUMNS) for split, path in files.items()}
         return read_source(self.source, self.revision)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The publisher's two files, or others that are named like splits."""
+        return self._published_files() or source_files(self.source)
 
     def _published_files(self) -> dict[str, Path]:
         files = {split: Path(self.source) / f"{split}.csv" for split in ("train", "test")}

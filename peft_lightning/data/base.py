@@ -1,22 +1,26 @@
 """What all benchmarks share: splits, checks, tokens, batches."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, Value
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
 from peft_lightning.data.cache import cached_map
-from peft_lightning.data.files import content_hash
+from peft_lightning.data.doubts import labels_without_rows, rows_in_both
+from peft_lightning.data.files import content_hash, source_files
+from peft_lightning.data.rows import check_ids
 from peft_lightning.data.splits import split_rows
 from peft_lightning.data.whole_numbers import whole_numbers
 from peft_lightning.errors import UserError
@@ -88,6 +92,15 @@ class Benchmark(LightningDataModule):
         raise NotImplementedError(f"{type(self).__name__} has to say where its tables are: raw")
 
     @property
+    def files(self) -> Mapping[str, Path]:
+        """The files that the tables come from, by split, where each comes from one."""
+        return source_files(self.source)
+
+    def where(self, split: str) -> str:
+        """What to call a table in messages."""
+        return f"{self.files.get(split, self.source)} ({split})"
+
+    @property
     def split_off(self) -> dict[str, float | int]:
         """Splits that the publisher does not give -> the fraction, or number, of training rows to take for them."""
         return {}
@@ -104,6 +117,10 @@ class Benchmark(LightningDataModule):
             UserError: A row is wrong.
         """
         raise NotImplementedError(f"{type(self).__name__} has to check its rows: check")
+
+    def id_column(self, split: str) -> str | None:
+        """The column of the publisher's names of rows, no two of which may be the same; None if there is none."""
+        return None
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """The columns that the collator takes, and `length`, the number of tokens; a row may give several or none."""
@@ -144,10 +161,9 @@ class Benchmark(LightningDataModule):
         if split not in self._checked:
             taken = {} if "train" not in self.raw else self.split_off
             if split in self.raw and not (split == "train" and taken):
-                self._checked[split] = self.check(split)
+                self._checked[split] = self._check(split)
             elif split == "train" or split in taken:
-                where = f"{self.source} (train)"
-                self._checked |= self.divide(self.check("train"), taken, where)
+                self._checked |= self.divide(self._check("train"), taken, self.where("train"))
             if split == "train" and self.train_size is not None:
                 self._checked["train"] = self._drawn(self._checked["train"], self.train_size)
             if split not in self._checked:
@@ -173,6 +189,12 @@ class Benchmark(LightningDataModule):
                 found += self.evaluated(stage).values()
         available = {*self.raw, *self.split_off}
         return [split for split in dict.fromkeys(found) if split in available]
+
+    def doubts(self, splits: Iterable[str]) -> list[str]:
+        """What makes scores on these splits mean less than they seem, a sentence each."""
+        train = self.table("train")
+        of_rows = [rows_in_both(train, self.table(split), self.where(split)) for split in splits]
+        return [*labels_without_rows(train, self.where("train")), *(doubt for doubts in of_rows for doubt in doubts)]
 
     def lengths(self, split: str) -> np.ndarray:
         """The number of tokens of each example before anything is cut, all texts together that `max_length` is for."""
@@ -208,8 +230,10 @@ class Benchmark(LightningDataModule):
         return {split: content_hash(self.raw[split]) for split in sorted(tables)}
 
     def prepare_data(self) -> None:
-        """On one process a node: downloads, checks and tokenises into the cache."""
+        """On one process a node: downloads, checks and tokenises into the cache, and says what is doubtful."""
         self.setup(self._stage)
+        for doubt in self.doubts(self._evaluated("fit").values()) if self._stage == "fit" else ():
+            rank_zero_warn(doubt)
 
     def setup(self, stage: str) -> None:
         """On every process: finds the result in the cache."""
@@ -253,6 +277,12 @@ class Benchmark(LightningDataModule):
     def _training_batches(self) -> TrainingBatches:
         return TrainingBatches(whole_numbers(self.encoded("train"), "length"), self.batch_size, self.seed, *self._place)
 
+    def _check(self, split: str) -> Dataset:
+        checked, column = self.check(split), self.id_column(split)
+        if column and column in self.raw[split].column_names:
+            check_ids(self.raw[split][column][:], self.where(split), column)
+        return checked
+
     def _drawn(self, table: Dataset, size: int) -> Dataset:
         if size > len(table):
             raise UserError(
@@ -260,7 +290,7 @@ class Benchmark(LightningDataModule):
             )
         if size == len(table):
             return table
-        return split_rows(table, {"drawn": size}, self.split_seed, f"{self.source} (train)")["drawn"]
+        return split_rows(table, {"drawn": size}, self.split_seed, self.where("train"))["drawn"]
 
     def _evaluation_loaders(self, stage: str, by_length: bool = True) -> list[DataLoader]:
         loaders = []

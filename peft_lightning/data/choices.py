@@ -46,7 +46,7 @@ class ChoiceDataModule(HeldOut):
 
     def check(self, split: str) -> Dataset:
         """Rows of `text`, `choices`, and in labelled splits the number of the right choice."""
-        table, where = self.raw[split], f"{self.source} ({split})"
+        table, where = self.raw[split], self.where(split)
         wanted = [*self.text_columns, *self.other_columns, *([] if split == "test" else ["label"])]
         for column in wanted:
             if column not in table.column_names:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.cache import cached_map
 from peft_lightning.data.columns import published_files, read_columns
-from peft_lightning.data.files import CONVERTED, read_source
+from peft_lightning.data.files import CONVERTED, read_source, source_files
 from peft_lightning.data.words import check_words, count_words, encode_words, padded_words
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import OUTSIDE
@@ -64,6 +64,11 @@ class CoNLL(Benchmark):
             "mode": "max",
         }
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The publisher's files, or others that are named like splits."""
+        return published_files(Path(self.source)) or source_files(self.source)
+
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """The publisher's files, or what the Hub has."""
@@ -105,7 +110,7 @@ class CoNLL(Benchmark):
 
     def check(self, split: str) -> Dataset:
         """Rows of `tokens`, the words, and `tags`, the numbers of their tags in BIO."""
-        table, where, column = self.raw[split], f"{self.source} ({split})", self._tag_column(split)
+        table, where, column = self.raw[split], self.where(split), self._tag_column(split)
         features = {"row": Value("int64"), "tokens": List(Value("string")), "tags": List(ClassLabel(names=self.labels))}
         return cached_map(
             table,
@@ -161,7 +166,7 @@ class CoNLL(Benchmark):
         if not found or "tokens" not in table.column_names:
             missing = " or ".join(wanted) if not found else "tokens"
             raise UserError(
-                f"{self.source} ({split}) has no column {missing}; its columns are {', '.join(table.column_names)}; "
+                f"{self.where(split)} has no column {missing}; its columns are {', '.join(table.column_names)}; "
                 "give lists of words as tokens, and choose their tags with --data.label_column."
             )
         return found[0]

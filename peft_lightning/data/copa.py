@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
 from peft_lightning.data.choices import ChoiceDataModule, Compose
-from peft_lightning.data.files import CONVERTED, read_source
+from peft_lightning.data.files import CONVERTED, read_source, source_files
 from peft_lightning.errors import UserError
 
 QUESTIONS = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
@@ -57,10 +58,19 @@ class COPA(ChoiceDataModule):
         """By the wording."""
         return copa_questions if self.wording == "question" else copa_conjunctions
 
+    def id_column(self, split: str) -> str:
+        """SuperGLUE's number of the row, by which its server knows predictions."""
+        return "idx"
+
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """SuperGLUE's files, or the configuration `copa` of the Hub's copy."""
         return read_source(self.source, self.revision, "copa")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """SuperGLUE's files of the task."""
+        return source_files(self.source, "copa")
 
     def check(self, split: str) -> Dataset:
         """As for all of its kind; the question is one of the two.
@@ -72,7 +82,7 @@ class COPA(ChoiceDataModule):
         for row, question in enumerate(table["question"] if "question" in table.column_names else (), start=1):
             if question not in QUESTIONS:
                 raise UserError(
-                    f"{self.source} ({split}), row {row}: column 'question' holds {question!r}, which is neither "
+                    f"{self.where(split)}, row {row}: column 'question' holds {question!r}, which is neither "
                     "'cause' nor 'effect'; correct the row."
                 )
         return super().check(split)

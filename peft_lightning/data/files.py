@@ -21,6 +21,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
 from peft_lightning.data.cache import content_digest
+from peft_lightning.data.faults import check_records, check_utf8, json_rows
 from peft_lightning.errors import UserError
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet", ".txt": "text"}
@@ -36,7 +37,9 @@ _SPLIT_STEMS = {
 }
 
 
-def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str | None = None) -> Dataset:
+def read_file(
+    path: Path, column_names: Sequence[str] | None = None, kind: str | None = None, ragged: bool = False
+) -> Dataset:
     """One CSV, TSV, JSON lines, Parquet or text file, memory-mapped from the cache of `datasets`.
 
     In a TSV file quotes are ordinary characters, as in the files of GLUE. A text file has one column, `text`, and a row
@@ -46,9 +49,10 @@ def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str |
         path: The file; its ending says the format.
         column_names: The columns of a CSV file that has no header.
         kind: The format where the ending does not say it: `csv`, `json`, `parquet` or `text`.
+        ragged: Whether rows of a CSV or TSV file may lack fields, which are then empty.
 
     Raises:
-        UserError: The file is missing, empty, of another format, or cannot be parsed.
+        UserError: The file is missing, empty, of another format or encoding, or a row has a wrong number of fields.
     """
     kind = kind or FORMATS.get(path.suffix.lower())
     if kind is None:
@@ -60,15 +64,7 @@ def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str |
     verbosity = datasets_logging.get_verbosity()
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
-        options: dict[str, Any] = {"encoding": "utf-8-sig"} if kind == "text" else {}
-        if kind == "csv":
-            options = _csv_options(path, column_names)
-        # `datasets` itself tells a changed file by its time, which copies keep.
-        builder = load_dataset_builder(kind, content_digest([path]), data_files=str(path), **options)
-        builder.download_and_prepare()
-        if not builder.info.splits["train"].num_examples:
-            raise _empty(path)
-        return builder.as_dataset(split="train")
+        return _built(path, kind, column_names, ragged)
     except UserError:
         raise
     except Exception as error:
@@ -78,9 +74,23 @@ def read_file(path: Path, column_names: Sequence[str] | None = None, kind: str |
                 f"File {path} was read, but the cache of datasets cannot be written ({_first_line(reason)}); set "
                 "HF_HOME to a directory that can."
             ) from error
+        _name_fault(path, kind, column_names)
         raise UserError(f"File {path} cannot be read: {_first_line(reason)}") from error
     finally:
         datasets_logging.set_verbosity(verbosity)
+
+
+def source_files(source: str, name: str | None = None) -> dict[str, Path]:
+    """The files named like splits in a folder `name` of a directory, or in the directory itself; empty if none are.
+
+    Raises:
+        UserError: Two files are named like the same split.
+    """
+    root = Path(source)
+    for directory in (root / (name or ""), root):
+        if directory.is_dir() and (files := split_files(directory)):
+            return files
+    return {}
 
 
 def read_source(source: str, revision: str | None = None, name: str | None = None) -> dict[str, Dataset]:
@@ -97,13 +107,12 @@ def read_source(source: str, revision: str | None = None, name: str | None = Non
     Raises:
         UserError: There is no such dataset or directory, it cannot be reached, or holds no splits.
     """
-    root = Path(source)
-    for directory in (root / (name or ""), root):
-        if directory.is_dir() and (files := split_files(directory)):
-            return {split: read_file(path) for split, path in files.items()}
+    files = source_files(source, name)
+    if files:
+        return {split: read_file(path) for split, path in files.items()}
     try:
         part = _part(source, revision, name) if name else {}
-        loaded = load_dataset(source, revision=revision, cache_dir=_cache_of_directory(root, name), **part)
+        loaded = load_dataset(source, revision=revision, cache_dir=_cache_of_directory(Path(source), name), **part)
     except Exception as error:
         raise UserError(
             f"Data '{source}' cannot be loaded ({_first_line(error)}); give a file, a local directory with one file a "
@@ -113,37 +122,40 @@ def read_source(source: str, revision: str | None = None, name: str | None = Non
     return dict(loaded)
 
 
-def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> list[int]:
-    """Checks that every line of a file without quotes is UTF-8 and has the fields that it should have.
+def _built(path: Path, kind: str, column_names: Sequence[str] | None, ragged: bool) -> Dataset:
+    options: dict[str, Any] = {"encoding": "utf-8-sig"} if kind == "text" else {}
+    if kind == "csv":
+        options = _csv_options(path, column_names)
+    # `datasets` itself tells a changed file by its time, which copies keep.
+    builder = load_dataset_builder(kind, content_digest([path]), data_files=str(path), **options)
+    # What is in the cache was checked. pandas would fill rows up, and pyarrow takes any bytes for text.
+    if not Path(builder.cache_dir).is_dir():
+        if kind == "csv" and not ragged:
+            check_records(path, column_names or (), **_dialect(path))
+        elif kind == "json":
+            check_utf8(path)
+    builder.download_and_prepare()
+    if not builder.info.splits["train"].num_examples:
+        raise _empty(path)
+    return builder.as_dataset(split="train")
 
-    Args:
-        path: The file.
-        delimiter: Between two fields.
-        fields: Their number; by default that of the first line.
-        may_lack: Whether a line may have fewer.
 
-    Returns:
-        The numbers, from 1, of lines that have fewer.
-
-    Raises:
-        UserError: A line is wrong.
-    """
-    mark, short = delimiter.encode(), []
+def _name_fault(path: Path, kind: str, column_names: Sequence[str] | None) -> None:
+    """Raises an error with the row, where it can be found, of a file that could not be read."""
+    if kind == "csv":
+        check_records(path, column_names or (), **_dialect(path))
+    if kind in ("csv", "text"):
+        check_utf8(path)
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8."
-                ) from error
-            found = line.count(mark) + 1
-            fields = found if fields is None else fields
-            if found < fields and may_lack and line.strip():
-                short.append(number)
-            elif found != fields and line.strip():
-                raise UserError(f"{path}, line {number} has {found} columns instead of {fields}; correct the line.")
-    return short
+        one_list = file.read(1_000).lstrip().startswith(b"[")
+    if kind == "json" and not one_list:
+        for _ in json_rows(path):
+            pass
+
+
+def _dialect(path: Path) -> dict[str, Any]:
+    tabs = path.suffix.lower() == ".tsv"
+    return {"delimiter": "\t" if tabs else ",", "quoting": csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL}
 
 
 def _part(source: str, revision: str | None, config: str) -> dict[str, str]:
@@ -186,43 +198,27 @@ def split_files(directory: Path) -> dict[str, Path]:
     return found
 
 
-def check_field_counts(path: Path) -> None:
-    """Checks that every row of a CSV file has as many fields as its header; other files are left alone.
-
-    Raises:
-        UserError: A row has not.
-    """
-    if path.suffix.lower() != ".csv":
-        return
-    # Bytes that are no UTF-8 are for `read_file` to name.
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        records = (record for record in csv.reader(file) if record)
-        header = next(records, [])
-        for row, record in enumerate(records, start=1):
-            if len(record) != len(header):
-                raise UserError(
-                    f"{path}, row {row} has {len(record)} fields and the header {len(header)}; correct the row, and "
-                    "quote fields that hold a comma."
-                )
-
-
 def label_names(table: Dataset, column: str) -> list[str] | None:
     """The names that a Hub dataset declares for its labels, if it does."""
     feature = table.features.get(column)
     return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
-def require_column(table: Dataset, column: str, option: str, where: str) -> None:
+def require_column(table: Dataset, column: str, option: str | None, where: str) -> None:
     """Checks that a column is there.
+
+    Args:
+        table: The table.
+        column: Name of the column.
+        option: Which option chooses the column, if one does.
+        where: What to call the table in messages.
 
     Raises:
         UserError: It is not; the message lists the columns that are.
     """
     if column not in table.column_names:
-        raise UserError(
-            f"{where} has no column '{column}'; its columns are {', '.join(table.column_names)}; "
-            f"choose one with {option}."
-        )
+        advice = f"choose one with {option}" if option else "give the table as it is published"
+        raise UserError(f"{where} has no column '{column}'; its columns are {', '.join(table.column_names)}; {advice}.")
 
 
 def content_hash(table: Dataset) -> str:
@@ -236,8 +232,7 @@ def content_hash(table: Dataset) -> str:
 
 def _csv_options(path: Path, column_names: Sequence[str] | None) -> dict[str, Any]:
     """Options under which text stays text: a review that reads "NA" is not missing, and the label "01" no number."""
-    tabs = path.suffix.lower() == ".tsv"
-    dialect: dict[str, Any] = {"delimiter": "\t" if tabs else ",", "quoting": csv.QUOTE_NONE if tabs else 0}
+    dialect = _dialect(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         records = (record for record in csv.reader(file, **dialect) if record)
         names = list(column_names or next(records, []))

@@ -1,12 +1,13 @@
 """GLUE: nine tasks of understanding single sentences or pairs (Wang et al. 2018, arXiv:1804.07461)."""
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Dataset
 
 from peft_lightning.data.files import read_source
-from peft_lightning.data.glue_files import glue_files
+from peft_lightning.data.glue_files import glue_files, glue_paths
 from peft_lightning.data.glue_tasks import GLUE_TASKS
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn, ScoreColumn
@@ -55,6 +56,11 @@ class GLUE(HeldOut, TextDataModule):
         return tables
 
     @property
+    def files(self) -> dict[str, Path]:
+        """GLUE's own files."""
+        return glue_paths(self.source, self.task)
+
+    @property
     def text_columns(self) -> dict[str, str]:  # type: ignore[override]
         """Its columns in these files."""
         columns = self.facts.texts if self._files is not None else self.facts.hub_texts
@@ -78,6 +84,11 @@ class GLUE(HeldOut, TextDataModule):
         if self.facts.labels is None:
             return ScoreColumn(column, 0.0, 5.0)
         return ClassColumn(column, self.labels, self.label_values)
+
+    def id_column(self, split: str) -> str | None:
+        """GLUE's number of a row to be predicted, by which its server knows it; called otherwise in QQP, on the Hub."""
+        known = self.raw[split].column_names if self.label_of(split) is None else ()
+        return next((name for name in ("index", "id", "idx") if name in known), None)
 
     @property
     def task_description(self) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The files of GLUE's own download, with their quirks."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
 from lightning.pytorch.utilities import rank_zero_warn
 
-from peft_lightning.data.files import check_lines, read_file
+from peft_lightning.data.faults import check_lines
+from peft_lightning.data.files import read_file
 from peft_lightning.data.glue_tasks import GLUE_TASKS
 from peft_lightning.data.readers import Delimited, read_delimited
 from peft_lightning.errors import UserError
@@ -20,8 +20,9 @@ _SPLITS = {
     "test_matched": "test_matched",
     "test_mismatched": "test_mismatched",
 }
+_PARAPHRASES = "msr_paraphrase_train.txt"
+_PARAPHRASE_COLUMNS = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 # Where the diagnostic set lies in the downloads that there have been.
-_PARAPHRASES = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 _DIAGNOSTIC = ("AX/AX.tsv", "AX/diagnostic.tsv", "diagnostic/diagnostic.tsv", "diagnostic.tsv")
 
 
@@ -40,20 +41,28 @@ def glue_files(source: str, task: str) -> dict[str, Dataset] | None:
     Raises:
         UserError: A file is wrong; the message names the line.
     """
+    paths = glue_paths(source, task)
+    if "train" in paths and paths["train"].name == _PARAPHRASES:
+        return _paraphrases(paths["train"].parent)
+    return {split: _read(path, task) for split, path in paths.items()} or None
+
+
+def glue_paths(source: str, task: str) -> dict[str, Path]:
+    """The files of a task, by split; empty if a directory holds none.
+
+    Args:
+        source: GLUE's directory, or that of the task.
+        task: A key of `GLUE_TASKS`.
+    """
     directory = Path(source) / GLUE_TASKS[task].folder
     directory = directory if directory.is_dir() else Path(source)
-    if task == "mrpc" and (directory / "msr_paraphrase_train.txt").is_file():
-        return _paraphrases(directory)
-    found = {}
-    for stem, split in _SPLITS.items():
-        path = directory / f"{stem}.tsv"
-        if path.is_file():
-            columns = GLUE_TASKS[task].columns if stem in ("train", "dev") else None
-            found[split] = _read(path, columns, incomplete=task == "qqp")
-    diagnostic = _diagnostic(Path(source), directory)
-    if task == "mnli" and found and diagnostic:
-        found["ax"] = _read(diagnostic)
-    return found or None
+    if task == "mrpc" and (directory / _PARAPHRASES).is_file():
+        test = {"test": directory / "msr_paraphrase_test.txt"}
+        return {"train": directory / _PARAPHRASES, "validation": directory / _PARAPHRASES} | test
+    found = {split: directory / f"{stem}.tsv" for stem, split in _SPLITS.items()}
+    found = {split: path for split, path in found.items() if path.is_file()}
+    diagnostic = _diagnostic(Path(source), directory) if task == "mnli" and found else None
+    return found | ({"ax": diagnostic} if diagnostic else {})
 
 
 def _diagnostic(*directories: Path) -> Path | None:
@@ -61,9 +70,10 @@ def _diagnostic(*directories: Path) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read(path: Path, columns: Sequence[str] | None = None, incomplete: bool = False) -> Dataset:
-    short = check_lines(path, "\t", fields=len(columns) if columns else None, may_lack=incomplete)
-    table = read_file(path, column_names=columns)
+def _read(path: Path, task: str) -> Dataset:
+    columns = GLUE_TASKS[task].columns if path.stem in ("train", "dev") else None
+    short = check_lines(path, "\t", fields=len(columns) if columns else None, may_lack=task == "qqp")
+    table = read_file(path, column_names=columns, ragged=True)
     if short:
         rank_zero_warn(f"{path}: {len(short)} rows lack fields and are left out, the first of them in line {short[0]}.")
         table = table.select(sorted(set(range(len(table))) - {line - 2 for line in short}))
@@ -79,7 +89,7 @@ def _paraphrases(directory: Path) -> dict[str, Dataset]:
             "put it there."
         )
     development = {tuple(line.split("\t")) for line in ids.read_text(encoding="utf-8").splitlines()}
-    train = _txt(directory / "msr_paraphrase_train.txt")
+    train = _txt(directory / _PARAPHRASES)
     chosen = [pair in development for pair in zip(train["#1 ID"], train["#2 ID"], strict=True)]
     tables = {
         "train": train.select([row for row, is_chosen in enumerate(chosen) if not is_chosen]),
@@ -91,4 +101,4 @@ def _paraphrases(directory: Path) -> dict[str, Dataset]:
 
 def _txt(path: Path) -> Dataset:
     check_lines(path, "\t")
-    return read_delimited(path, Delimited("\t", quoted=False), _PARAPHRASES)
+    return read_delimited(path, Delimited("\t", quoted=False), _PARAPHRASE_COLUMNS)

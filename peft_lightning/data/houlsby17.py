@@ -95,14 +95,17 @@ class Houlsby17(TextDataModule):
             )
         }
 
+    def where(self, split: str) -> str:
+        """The publisher's file, or the source, and the task."""
+        return f"{self._published() or self.source} ({self.task})"
+
     def check(self, split: str) -> Dataset:
         """Rows of text and label, without those that are no examples."""
         left_out = {
             {self.wanted.text: self.text_columns["text"], self.wanted.label: self.label_column}[column]: cells
             for column, cells in self.wanted.left_out.items()
         }
-        where = f"{self.source} ({self.task})"
-        return checked_rows(self.raw[split], where, self.text_columns, self.label_of(split), left_out)
+        return checked_rows(self.raw[split], self.where(split), self.text_columns, self.label_of(split), left_out)
 
     def divide(self, table: Dataset, sizes: Mapping[str, float | int], where: str) -> dict[str, Dataset]:
         """80/10/10, rounded as in the paper; warns where what comes out differs from it."""

@@ -1,7 +1,6 @@
 """Tables from files whose format is known beforehand, with file, row and column of every fault."""
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 
 from peft_lightning.data.cache import Rows, cached_rows
+from peft_lightning.data.faults import holds_bad_bytes, json_rows
 from peft_lightning.errors import UserError
 
 
@@ -48,12 +48,12 @@ def read_json_lines(path: Path, columns: Mapping[str, str]) -> Dataset:
 
     Args:
         path: The file.
-        columns: Name -> type, `string` or `int64`; true and false become the texts `True` and `False`.
+        columns: Name -> type: `string`, `int64`, or `label`, any single value, which becomes a text: true is `True`.
 
     Raises:
         UserError: The file is missing or empty, or a row is no object, not UTF-8, lacks a column or holds another type.
     """
-    features = Features({column: Value(kind) for column, kind in columns.items()})
+    features = Features({column: Value("string" if kind == "label" else kind) for column, kind in columns.items()})
     return _table(path, _json_rows, features, columns=tuple(columns.items()))
 
 
@@ -147,7 +147,7 @@ def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...]) -> R
                     )
                 cells = {column: record[place] for column, place in places.items()}
                 for column, cell in cells.items():
-                    if _holds_bad_bytes(cell):
+                    if holds_bad_bytes(cell):
                         raise UserError(
                             f"{path}, row {row}: column '{column}' is not {layout.encoding}; correct the row, or "
                             "convert the file."
@@ -158,20 +158,8 @@ def _delimited_rows(path: str, layout: Delimited, columns: tuple[str, ...]) -> R
 
 
 def _json_rows(path: str, columns: tuple[tuple[str, str], ...]) -> Rows:
-    with open(path, "rb") as file:
-        for row, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, row {row}"
-            try:
-                cells = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where} is not UTF-8; correct the row, or convert the file.") from error
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where} is not JSON ({error.msg}); give one object a line.") from error
-            if not isinstance(cells, dict):
-                raise UserError(f"{where} holds {cells!r}, which is no JSON object; give one object a line.")
-            yield {column: _json_cell(cells, column, kind, where) for column, kind in columns}
+    for cells, where in json_rows(Path(path)):
+        yield {column: _json_cell(cells, column, kind, where) for column, kind in columns}
 
 
 def _json_cell(cells: dict[str, Any], column: str, kind: str, where: str) -> Any:
@@ -180,11 +168,11 @@ def _json_cell(cells: dict[str, Any], column: str, kind: str, where: str) -> Any
     cell = cells[column]
     if kind == "string" and isinstance(cell, str):
         return cell
-    if kind == "string" and isinstance(cell, bool):
-        return str(cell)
+    if kind == "label" and not isinstance(cell, dict | list):
+        return "" if cell is None else str(cell)
     if kind == "int64" and isinstance(cell, int) and not isinstance(cell, bool):
         return cell
-    wanted = "text" if kind == "string" else "whole number"
+    wanted = {"string": "text", "int64": "whole number", "label": "label"}[kind]
     raise UserError(f"{where}: column '{column}' holds {cell!r}, which is no {wanted}; correct the row.")
 
 
@@ -207,7 +195,3 @@ def _is_utf8(path: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _holds_bad_bytes(cell: str) -> bool:
-    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)

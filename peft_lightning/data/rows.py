@@ -18,6 +18,7 @@ def checked_rows(
     text_columns: Mapping[str, str],
     label: ClassColumn | ScoreColumn | None,
     left_out: Mapping[str, Sequence[str]] | None = None,
+    by_option: bool = False,
 ) -> Dataset:
     """Rows with `row`, their number in the table from 1, `text`, perhaps `text_pair`, and perhaps `label`, a number.
 
@@ -27,16 +28,17 @@ def checked_rows(
         text_columns: `text` and perhaps `text_pair` -> its column in `table`.
         label: The label's column; None for rows whose labels are not known.
         left_out: Column -> cells, as text, whose rows are no examples; the other rows keep their numbers.
+        by_option: Whether options say which columns these are.
 
     Raises:
         UserError: A column is missing, a text is empty, or a label is not what it may be; row numbers start at 1 and do
             not count a header.
     """
     for role, column in text_columns.items():
-        require_column(table, column, f"--data.{role}_column", where)
+        require_column(table, column, f"--data.{role}_column" if by_option else None, where)
     features: dict[str, Any] = {"row": Value("int64"), **{role: Value("string") for role in text_columns}}
     if label is not None:
-        require_column(table, label.column, "--data.label_column", where)
+        require_column(table, label.column, "--data.label_column" if by_option else None, where)
         features["label"] = label.feature
     return cached_map(
         table,
@@ -73,6 +75,22 @@ def encoded_rows(table: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
         desc=f"Tokenising {where}",
         fn_kwargs={"texts": texts, "kept": kept, "tokenizer": tokenizer, "max_length": max_length},
     )
+
+
+def check_ids(names: Sequence[Any], where: str, column: str) -> None:
+    """Checks that no two rows have one id.
+
+    Raises:
+        UserError: Two have.
+    """
+    rows: dict[Any, int] = {}
+    for row, name in enumerate(names, start=1):
+        if name in rows:
+            raise UserError(
+                f"{where}, row {row}: column '{column}' holds {name!r}, the id of row {rows[name]}; give each row its "
+                "own."
+            )
+        rows[name] = row
 
 
 def check_texts(texts: Sequence[Any], where: str, column: str, first_row: int = 1) -> None:

@@ -87,11 +87,15 @@ class SQuAD(HeldOut):
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """The publisher's files, or what the Hub has."""
-        directory = Path(self.source)
-        files = squad_files(directory, self.version) if directory.is_dir() else {}
-        if files:
-            return {split: read_squad(path) for split, path in files.items()}
+        if self.files:
+            return {split: read_squad(path) for split, path in self.files.items()}
         return read_source(self.source, self.revision)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The publisher's files."""
+        directory = Path(self.source)
+        return squad_files(directory, self.version) if directory.is_dir() else {}
 
     def published(self, kind: str) -> dict[str, str]:
         """The development questions, for the publisher keeps the test."""
@@ -112,6 +116,10 @@ class SQuAD(HeldOut):
             "monitor": "f1",
             "mode": "max",
         }
+
+    def id_column(self, split: str) -> str:
+        """Answers are known by their questions' ids."""
+        return "id"
 
     def check(self, split: str) -> Dataset:
         """Questions whose answers are where they are said to be."""
@@ -152,7 +160,7 @@ class SQuAD(HeldOut):
         return {name: _ById(column) for name, column in files.items()}
 
     def _where(self, split: str) -> str:
-        return f"{self.source} ({'train' if split == 'held_out' else split})"
+        return self.where("train" if split == "held_out" else split)
 
 
 class _ById:

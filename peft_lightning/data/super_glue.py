@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset
 
 from peft_lightning.data.cache import cached_map
-from peft_lightning.data.files import read_source
+from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
 from peft_lightning.data.readers import read_json_lines, require_columns
@@ -55,6 +55,8 @@ class SuperGLUE(HeldOut, TextDataModule):
         task: `boolq`, `cb`, `rte` or `wic`.
         source: Hub id; the publisher's unpacked archive, with `BoolQ/train.jsonl` and so on, or one task's directory of
             it; or a directory laid out as on the Hub.
+        revision: Branch, tag or commit on the Hub; by default the Hub's own conversion to Parquet, as the repository
+            holds a script, which `datasets` no longer runs.
         max_length: Number of tokens after which a pair is cut; of the longer text first.
         kwargs: Arguments of `HeldOut`.
 
@@ -68,6 +70,7 @@ class SuperGLUE(HeldOut, TextDataModule):
         self,
         task: str,
         source: str = HUB,
+        revision: str | None = CONVERTED,
         max_length: int = 128,
         **kwargs: Any,
     ):
@@ -75,7 +78,7 @@ class SuperGLUE(HeldOut, TextDataModule):
             raise UserError("task is 'copa', which is multiple choice; use --data=COPA.")
         if task not in TASKS:
             raise UserError(f"task is '{task}'; give one of {', '.join(TASKS)}, or use --data=COPA for copa.")
-        super().__init__(source=source, max_length=max_length, **kwargs)
+        super().__init__(source=source, revision=revision, max_length=max_length, **kwargs)
         self.task = task
         self.facts = TASKS[task]
         self.text_columns = self.facts.columns
@@ -93,6 +96,10 @@ class SuperGLUE(HeldOut, TextDataModule):
     def label_of(self, split: str) -> ClassColumn | None:
         """None for the test split, whose labels are not published."""
         return None if split == "test" else ClassColumn(self.label_column, self.labels, self.label_values)
+
+    def id_column(self, split: str) -> str:
+        """SuperGLUE's number of the row, by which its server knows predictions."""
+        return "idx"
 
     @cached_property
     def raw(self) -> dict[str, Dataset]:
@@ -117,6 +124,12 @@ class SuperGLUE(HeldOut, TextDataModule):
             )
             for split, table in tables.items()
         }
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The publisher's files."""
+        directory = self._published_directory()
+        return {split: directory / name for split, name in FILES.items()} if directory else {}
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens and label; of WiC both sentences begin with the word."""
@@ -149,8 +162,9 @@ class SuperGLUE(HeldOut, TextDataModule):
         return [split for split, name in FILES.items() if (directory / name).is_file()]
 
     def _published_split(self, directory: Path, split: str) -> Dataset:
-        names = [*self.text_columns.values(), *([] if split == "test" else [self.label_column])]
-        return read_json_lines(directory / FILES[split], {**dict.fromkeys(names, "string"), "idx": "int64"})
+        label = {} if split == "test" else {self.label_column: "label"}
+        columns = dict.fromkeys(self.text_columns.values(), "string") | label | {"idx": "int64"}
+        return read_json_lines(directory / FILES[split], columns)
 
 
 def _name_words(batch: dict[str, list]) -> dict[str, list]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from peft_lightning.data.choices import ChoiceDataModule
-from peft_lightning.data.files import check_field_counts, read_source, split_files
+from peft_lightning.data.files import read_source
 
 ENDINGS = [f"ending{number}" for number in range(4)]
 
@@ -42,7 +41,4 @@ class SWAG(ChoiceDataModule):
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """The publisher's files, or the configuration `regular` of the Hub's copy."""
-        if Path(self.source).is_dir():
-            for path in split_files(Path(self.source)).values():
-                check_field_counts(path)
         return read_source(self.source, self.revision, "regular")

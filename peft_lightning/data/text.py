@@ -21,6 +21,8 @@ class TextDataModule(Benchmark):
 
     text_columns: Mapping[str, str]
     label_column: str
+    # Whether options say which columns these are.
+    columns_by_option = False
     # What chooses the best checkpoint.
     monitor = "accuracy"
 
@@ -39,7 +41,7 @@ class TextDataModule(Benchmark):
 
     def label_of(self, split: str) -> ClassColumn | ScoreColumn | None:
         """The column of the label in a split; None where labels are not published."""
-        return ClassColumn(self.label_column, self.labels, self.label_values)
+        return ClassColumn(self.label_column, self.labels, self.label_values, self.columns_by_option)
 
     @property
     def task_description(self) -> dict[str, Any]:
@@ -54,7 +56,8 @@ class TextDataModule(Benchmark):
 
     def check(self, split: str) -> Dataset:
         """Rows of `text`, perhaps `text_pair`, and the number of a label."""
-        return checked_rows(self.raw[split], f"{self.source} ({split})", self.text_columns, self.label_of(split))
+        label, by_option = self.label_of(split), self.columns_by_option
+        return checked_rows(self.raw[split], self.where(split), self.text_columns, label, by_option=by_option)
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens and label."""

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from peft_lightning.data.files import FORMATS, label_names, read_file, read_source, require_column
-from peft_lightning.data.labels import label_text
+from peft_lightning.data.labels import found_labels, label_text
 from peft_lightning.data.text import TextDataModule
 
 
@@ -27,6 +27,8 @@ class TextClassification(TextDataModule):
             the training rows hold, sorted.
         kwargs: Arguments of `TextDataModule`.
     """
+
+    columns_by_option = True
 
     def __init__(
         self,
@@ -53,13 +55,13 @@ class TextClassification(TextDataModule):
             return [label_text(label) for label in self.declared_labels]
         split = "train" if "train" in self.raw else next(iter(self.raw))
         table = self.raw[split]
-        require_column(table, self.label_column, "--data.label_column", f"{self.source} ({split})")
+        require_column(table, self.label_column, "--data.label_column", self.where(split))
         declared = label_names(table, self.label_column)
         if declared:
             return declared
         batches = table.select_columns(self.label_column).iter(batch_size=10_000)
-        found = {label_text(value) for batch in batches for value in batch[self.label_column] if value is not None}
-        return sorted(found - {""}, key=_numbers_first)
+        cells = (cell for batch in batches for cell in batch[self.label_column])
+        return found_labels(cells, self.where(split), self.label_column)
 
     @property
     def split_off(self) -> dict[str, float | int]:
@@ -75,11 +77,3 @@ class TextClassification(TextDataModule):
         if path.is_file() or path.suffix.lower() in FORMATS:
             return {"train": read_file(path)}
         return read_source(self.source, self.revision)
-
-
-def _numbers_first(label: str) -> tuple[bool, int, str]:
-    """Sorts 2 before 10 and numbers before words."""
-    try:
-        return (False, int(label), label)
-    except ValueError:
-        return (True, 0, label)

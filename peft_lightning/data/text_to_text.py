@@ -48,6 +48,9 @@ class TextToText(Benchmark):
         kwargs: Arguments of `Benchmark`.
     """
 
+    # Whether options say which columns these are.
+    columns_by_option = True
+
     def __init__(
         self,
         source: str,
@@ -155,9 +158,9 @@ class TextToText(Benchmark):
         Raises:
             UserError: A column is missing, or a text empty.
         """
-        table, where = self.raw[split], f"{self.source} ({split})"
+        table, where = self.raw[split], self.where(split)
         for option, column in self.columns.items():
-            require_column(table, column, f"--data.{option}", where)
+            require_column(table, column, f"--data.{option}" if self.columns_by_option else None, where)
         return cached_map(
             table,
             _check_batch,

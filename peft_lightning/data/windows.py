@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
@@ -53,9 +54,11 @@ def training_windows(table: Dataset, windowing: Windowing, where: str) -> Datase
     Raises:
         UserError: A question leaves no more room than windows are to share.
     """
-    features = {name: List(Value("int32")) for name in windowing.inputs}
+    features = {"row": table.features["row"]} | {name: List(Value("int32")) for name in windowing.inputs}
     features |= {name: Value("int32") for name in (*_POSITIONS, "length")}
-    return _encoded(table, windowing, where, False, Features(features))
+    encoded = _encoded(table, windowing, where, False, Features(features))
+    _warn_of_lost_answers(table, encoded, windowing, where)
+    return encoded.remove_columns("row")
 
 
 def whole_questions(table: Dataset, windowing: Windowing, where: str) -> Dataset:
@@ -110,6 +113,18 @@ class WindowCollator:
         return batch | {name: [row[name] for row in rows] for name in ("id", "context", "answers")}
 
 
+def _warn_of_lost_answers(table: Dataset, windows: Dataset, windowing: Windowing, where: str) -> None:
+    rows, starts = (np.asarray(table.with_format("numpy")[name][:]) for name in ("row", "answer_start"))
+    held, positions = (np.asarray(windows.with_format("numpy")[name][:]) for name in ("row", "end_positions"))
+    lost = np.setdiff1d(rows[starts >= 0], held[positions > 0])
+    if len(lost):
+        rank_zero_warn(
+            f"{where}: of {len(lost)} questions, the first of them row {lost[0]}, no window holds the whole answer, so "
+            f"that they are trained as if they had none; give a --data.max_length above {windowing.max_length} or a "
+            f"--data.doc_stride above {windowing.doc_stride}."
+        )
+
+
 def _encoded(table: Dataset, windowing: Windowing, where: str, whole: bool, features: Features) -> Dataset:
     if not windowing.tokenizer.is_fast:
         raise UserError(
@@ -149,7 +164,8 @@ def _encode_batch(batch: dict[str, list], windowing: Windowing, where: str, whol
             windows[name].append(value)
     lengths = [len(ids) for ids in windows["input_ids"]]
     if not whole:
-        return {name: values for name, values in windows.items() if name not in _PLACES} | {"length": lengths}
+        kept = {name: values for name, values in windows.items() if name not in _PLACES}
+        return kept | {"row": [batch["row"][owner] for owner in owners], "length": lengths}
     rows: dict[str, list] = {name: [[] for _ in questions] for name in windows}
     for number, owner in enumerate(owners):
         for name, values in windows.items():

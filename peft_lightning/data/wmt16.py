@@ -48,6 +48,8 @@ class WMT16(TextToText):
         UserError: There is no such pair or direction.
     """
 
+    columns_by_option = False
+
     def __init__(
         self,
         pair: str = "ro-en",

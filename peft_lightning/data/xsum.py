@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from peft_lightning.data.files import read_source
+from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.data.text_to_text import TextToText
 
 
@@ -19,13 +19,18 @@ class XSum(TextToText):
     Args:
         source: Hub id; or a directory with `train.jsonl`, `validation.jsonl` and `test.jsonl` of `document`, `summary`
             and `id`, or one laid out as on the Hub.
+        revision: Branch, tag or commit on the Hub; by default the Hub's own conversion to Parquet, which is there
+            whether the repository holds a script, which `datasets` no longer runs, or files.
         source_prefix: What stands before each article: nothing for BART, `summarize: ` for T5.
         kwargs: Arguments of `TextToText`.
     """
 
+    columns_by_option = False
+
     def __init__(
         self,
         source: str = "EdinburghNLP/xsum",
+        revision: str | None = CONVERTED,
         source_prefix: str = "",
         max_length: int = 512,
         max_target_length: int = 128,
@@ -41,6 +46,7 @@ class XSum(TextToText):
     ):
         super().__init__(
             source=source,
+            revision=revision,
             source_column="document",
             target_column="summary",
             source_prefix=source_prefix,
@@ -61,6 +67,10 @@ class XSum(TextToText):
     def raw(self) -> dict[str, Dataset]:
         """The three splits."""
         return read_source(self.source, self.revision)
+
+    def id_column(self, split: str) -> str:
+        """The BBC's number of the article."""
+        return "id"
 
     @property
     def split_off(self) -> dict[str, float | int]:

@@ -53,6 +53,13 @@ def test_a_file_that_lacks_encoder_tensors_is_refused(tiny, tmp_path):
         Backbone(partial, TASK)
 
 
+def test_a_file_that_lacks_tensors_of_a_model_without_a_base_of_its_own_is_refused(tiny, tmp_path):
+    name = "decoder.block.1.layer.1.EncDecAttention.q.weight"
+    partial = copy_with(tiny("t5"), tmp_path / "p", lambda state: {k: t for k, t in state.items() if k != name})
+    with pytest.raises(UserError, match=rf"1 tensors of the t5 model itself are missing, among them '{name}'"):
+        Backbone(partial, build_task({"type": "question_answering", "max_length": 16}))
+
+
 def test_a_missing_pooler_is_trained_and_saved_with_the_head(tiny, tmp_path):
     without = copy_with(
         tiny(), tmp_path / "p", lambda state: {k: t for k, t in state.items() if not k.startswith("pooler")}

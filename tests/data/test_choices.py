@@ -2,50 +2,15 @@
 
 import csv
 import json
-import random
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from small_choices import write_copa, write_swag
 
 from peft_lightning.cli import main
 from peft_lightning.data import COPA, SWAG
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
-
-COLUMNS = "video-id fold-ind startphrase sent1 sent2 gold-source ending0 ending1 ending2 ending3".split()
-
-
-def swag_row(number, draw, labelled):
-    """The right ending is the only good one."""
-    label = draw.randrange(4)
-    endings = [" ".join(draw.choices("dull worst bad".split(), k=draw.randint(1, 4))) for _ in range(4)]
-    endings[label] = " ".join(draw.choices("great best warm".split(), k=draw.randint(1, 4)))
-    # As published, the first column is an index without a name.
-    row = [number, f"film-{number}", number, "the film the plot", "the film, a story", "the plot", "gold", *endings]
-    return [*row, label] if labelled else row
-
-
-def write_swag(directory, train=60):
-    for seed, (name, count) in enumerate({"train": train, "val": 12, "test": 9}.items()):
-        draw = random.Random(seed)
-        with (directory / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["", *COLUMNS, *(["label"] if name != "test" else [])])
-            writer.writerows(swag_row(number, draw, name != "test") for number in range(count))
-    return directory
-
-
-def write_copa(directory, train=40):
-    for seed, (name, count) in enumerate({"train": train, "val": 12, "test": 9}.items()):
-        draw, lines = random.Random(seed), []
-        for number in range(count):
-            label = draw.randrange(2)
-            choices = ["the film was great", "the film was dull"]
-            row = {"premise": "the plot was good", "choice1": choices[label], "choice2": choices[1 - label]}
-            row |= {"question": ("cause", "effect")[number % 2], "idx": number}
-            lines.append(json.dumps(row | ({} if name == "test" else {"label": label})))
-        (directory / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -145,37 +110,6 @@ def command(tiny, tmp_path):
     return arguments
 
 
-RUNS = [
-    ("SWAG", "bert", "Houlsby"),
-    ("SWAG", "roberta", "PromptTuning"),
-    ("COPA", "distilbert", "PTuningV2"),
-    ("COPA", "deberta-v2", "LoRA"),
-    ("COPA", "electra", "PTuning"),
-]
-
-
-@pytest.mark.parametrize(("data", "model_type", "model"), RUNS, ids=lambda value: value)
-def test_whole_runs(command, swag, copa, tmp_path, data, model_type, model):
-    source, options = {"SWAG": swag, "COPA": copa}[data], ["--data.validation_size=8"]
-    if model != "Houlsby" and model != "LoRA":
-        options.append("--model.prompt_length=5")
-    main(command(data, source, *options, model=model, model_type=model_type))
-    run = RunDirectory(tmp_path / "run")
-    for verb in ("validate", "test", "predict"):
-        main([verb, str(run.path), "--trainer.enable_progress_bar=false"])
-    metrics = run.read_result()["metrics"]
-    assert metrics.keys() == {"val/accuracy", "val/loss", "test/accuracy", "test/loss"}
-    # 8 rows held out, 12 published ones.
-    for name, count in (("val/accuracy", 8), ("test/accuracy", 12)):
-        assert metrics[name] * count == pytest.approx(round(metrics[name] * count))
-    lines = [json.loads(line) for line in run.predictions.read_text().splitlines()]
-    assert [line["row"] for line in lines] == list(range(1, 10))
-    for line in lines:
-        assert len(line["scores"]) == len(line["choices"])
-        assert sum(line["scores"]) == pytest.approx(1)
-        assert line["scores"][line["label"]] == max(line["scores"])
-
-
 def test_what_can_be_learnt_is_learnt(command, swag, tmp_path):
     main(command("SWAG", swag, "--trainer.max_epochs=6"))
     assert RunDirectory(tmp_path / "run").read_result()["metrics"]["val/accuracy"] > 0.7
@@ -189,8 +123,8 @@ def test_without_rows_held_out_there_is_nothing_to_test_on(command, copa, tmp_pa
 
 HEADER = "sent1,sent2,ending0,ending1,ending2,ending3,label\n"
 WRONG_SWAG = [
-    (HEADER + "a,b,c,d,e,f,1\n" * 2 + "a,b,c,d,e,f\n", ["train.csv, row 3 has 6 fields and the header 7"]),
-    (HEADER + "a,b,c,d,e,f,1\n" + "a,b,c,d,e,f,g,1\n", ["train.csv, row 2 has 8 fields and the header 7"]),
+    (HEADER + "a,b,c,d,e,f,1\n" * 2 + "a,b,c,d,e,f\n", ["train.csv, row 3 has 6 fields and should have 7"]),
+    (HEADER + "a,b,c,d,e,f,1\n" + "a,b,c,d,e,f,g,1\n", ["train.csv, row 2 has 8 fields and should have 7"]),
     (HEADER + "a,b,c,d,e,f,4\n", ["(train), row 1", "'label' holds '4'", "['0', '1', '2', '3']"]),
     (HEADER + "a,b,c,d,e,f,-1\n", ["row 1", "'label' holds '-1'", "unlabelled rows are marked", "only be predicted"]),
     (HEADER + "a,b,c,,e,f,1\n", ["row 1", "column 'ending1' is empty"]),
@@ -228,10 +162,3 @@ def test_a_wrong_row_of_copa_is_named(tokens, tmp_path, change, words):
 def test_impossible_sizes_are_refused(command, refused, copa):
     assert "validation_size is 0" in refused(command("COPA", copa, "--data.validation_size=0"))
     assert "split of 40 rows cannot be taken" in refused(command("COPA", copa, "--data.validation_size=40"))
-
-
-@pytest.mark.parametrize("model_type", ["opt", "t5", "gpt2"])
-def test_a_backbone_without_such_a_head_is_named_with_the_task(command, refused, copa, model_type):
-    sentence = refused(command("COPA", copa, model="LinearProbe", model_type=model_type))
-    for word in (f"is a {model_type} model", "the task MultipleChoice", "choose a backbone of one of the types bert"):
-        assert word in sentence

@@ -1,10 +1,10 @@
 """Words and tags from files as published: sentences, tags, splits, whole runs, and what is refused."""
 
 import json
-import random
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
+from small_conll import as_iob1, write_conll
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -12,39 +12,8 @@ from peft_lightning.cli import main
 from peft_lightning.data import CoNLL
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
-from peft_lightning.tasks.chunks import chunks
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-
-
-def sentence(draw):
-    """Words whose tags follow from them, in BIO."""
-    words = []
-    for _ in range(draw.randint(2, 5)):
-        kind = draw.choice(["O", "O", "PER", "LOC"])
-        found = draw.choices(
-            {"O": ["the", "a", "is", "was"], "PER": ["good", "best"], "LOC": ["plot", "film"]}[kind], k=2
-        )
-        words += [(word, "O" if kind == "O" else f"{'BI'[at]}-{kind}") for at, word in enumerate(found)]
-    return words
-
-
-def as_iob1(words):
-    """B- only where an entity touches one of its type."""
-    tags = ["O", *(tag for _, tag in words)]
-    return [
-        (word, f"I-{tag[2:]}" if tag[0] == "B" and before[1:] != tag[1:] else tag)
-        for before, (word, tag) in zip(tags, words, strict=False)
-    ]
-
-
-def write_conll(directory, names=("train.txt", "valid.txt", "test.txt"), scheme=list, train=48):
-    for seed, (name, count) in enumerate(zip(names, (train, 11, 9), strict=True)):
-        draw = random.Random(seed)
-        blocks = ["-DOCSTART- -X- O O\n"]
-        blocks += ["".join(f"{word} NN I-NP {tag}\n" for word, tag in scheme(sentence(draw))) for _ in range(count)]
-        (directory / name).write_text("\n".join(blocks), encoding="utf-8")
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -152,40 +121,6 @@ def command(tiny, tmp_path):
     return arguments
 
 
-RUNS = [
-    ("bert", "Houlsby", []),
-    ("roberta", "PTuningV2", ["--model.prompt_length=5"]),
-    ("distilbert", "PromptTuning", ["--model.prompt_length=5"]),
-    ("deberta-v2", "LoRA", []),
-    ("gpt2", "Houlsby", []),
-]
-
-
-@pytest.mark.parametrize(("model_type", "model", "options"), RUNS, ids=lambda value: str(value))
-def test_whole_runs(command, conll, tmp_path, model_type, model, options):
-    main(command(conll, *options, model=model, model_type=model_type))
-    run = RunDirectory(tmp_path / "run")
-    for verb in ("validate", "test", "predict"):
-        main([verb, str(run.path), "--trainer.enable_progress_bar=false"])
-    metrics = run.read_result()["metrics"]
-    assert metrics.keys() == {f"{s}/{name}" for s in ("val", "test") for name in ("f1", "precision", "recall", "loss")}
-    rows = [json.loads(line) for line in run.predictions.read_text().splitlines()]
-    assert [row["row"] for row in rows] == list(range(1, 10))
-    assert metrics["test/f1"] == pytest.approx(f1_of([(row["true"], row["tags"]) for row in rows]))
-    # The file for conlleval says the same: word, true and predicted tag.
-    blocks = run.predictions.with_suffix(".conll").read_text().split("\n\n")
-    written = [[line.split(" ") for line in block.splitlines()] for block in blocks]
-    assert written == [
-        [list(word) for word in zip(row["tokens"], row["true"], row["tags"], strict=True)] for row in rows
-    ]
-
-
-def f1_of(pairs):
-    found = [(chunks(true), chunks(predicted)) for true, predicted in pairs]
-    right, both = sum(len(t & p) for t, p in found), sum(len(t) + len(p) for t, p in found)
-    return 2 * right / both if both else 0
-
-
 def test_scores_do_not_depend_on_the_batches(command, conll, tmp_path):
     main(command(conll))
     before = RunDirectory(tmp_path / "run").read_result()["metrics"]
@@ -251,13 +186,3 @@ def test_other_encodings_and_two_files_of_a_split_are_named(tokens, tmp_path):
     (tmp_path / "eng.train").write_text("the O\n")
     with pytest.raises(UserError, match="are both the train split"):
         CoNLL(source=str(tmp_path), **tokens).table("train")
-
-
-@pytest.mark.parametrize(
-    ("model_type", "words"),
-    [("opt", "choose a backbone of one of the types bert"), ("t5", "lacks the layers decoder.block")],
-)
-def test_a_backbone_without_such_a_head_is_named_with_the_task(command, refused, conll, model_type, words):
-    message = refused(command(conll, model="LinearProbe", model_type=model_type))
-    for word in (f"is a {model_type} model", "the task TokenClassification", words):
-        assert word in message

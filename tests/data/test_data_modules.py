@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
-from small_files import write_reviews
+from small_files import write_amazon, write_reviews
 
 import peft_lightning
 from peft_lightning.data import AmazonPolarity, RottenTomatoes, TextClassification
@@ -46,16 +46,8 @@ def test_rotten_tomatoes_keeps_official_splits(tokens, tmp_path):
     assert data.task_description["labels"] == ["neg", "pos"]
 
 
-def write_amazon(directory, train=40):
-    for split, count in (("train", train), ("test", 6)):
-        with (directory / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-            writer.writerows([1 + i % 2, f"title {i}", f'{split} content {i}, "quoted"'] for i in range(count))
-    return str(directory)
-
-
 def test_amazon_polarity_reads_the_publishers_files_without_titles(tokens, tmp_path):
-    data = AmazonPolarity(source=write_amazon(tmp_path), validation_size=10, **tokens)
+    data = AmazonPolarity(source=str(write_amazon(tmp_path)), validation_size=10, **tokens)
     assert data.max_length == 100
     assert [len(data.table(split)) for split in ("train", "validation", "test")] == [30, 10, 6]
     assert data.table("test")[1] == {"row": 2, "text": 'test content 1, "quoted"', "label": 1}
@@ -64,7 +56,7 @@ def test_amazon_polarity_reads_the_publishers_files_without_titles(tokens, tmp_p
 
 def test_amazon_polarity_with_too_few_rows_for_validation_says_so(tokens, tmp_path):
     with pytest.raises(UserError, match="a validation split of 10000 rows cannot be taken from 40 rows"):
-        AmazonPolarity(source=write_amazon(tmp_path), **tokens).table("train")
+        AmazonPolarity(source=str(write_amazon(tmp_path)), **tokens).table("train")
 
 
 def test_amazon_polarity_laid_out_as_on_the_hub_counts_labels_from_zero(tokens, tmp_path):

@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from small_glue import BAD, GOOD, lines, write_cola, write_mnli, write_stsb
 
 from peft_lightning.cli import main
 from peft_lightning.data import GLUE
@@ -12,40 +13,6 @@ from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
-GOOD, BAD = 'a "good film', "the worst plot"
-
-
-def lines(path, *rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
-
-
-def write_cola(root):
-    for split, count in (("train", 24), ("dev", 8)):
-        lines(root / "CoLA" / f"{split}.tsv", *[("gj04", i % 2, "*", (BAD, GOOD)[i % 2]) for i in range(count)])
-    lines(root / "CoLA" / "test.tsv", ("index", "sentence"), (0, GOOD), (1, BAD), (2, GOOD))
-
-
-def write_stsb(root):
-    header = ("index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2")
-    for split, count in (("train", 24), ("dev", 8)):
-        rows = [
-            (i, "g", "f", "2012", i, "a", "b", GOOD, (BAD, GOOD)[i % 2], f"{5.0 * (i % 2):.3f}") for i in range(count)
-        ]
-        lines(root / "STS-B" / f"{split}.tsv", (*header, "score"), *rows)
-    lines(root / "STS-B" / "test.tsv", header, (0, "g", "f", "2012", 0, "a", "b", GOOD, BAD))
-
-
-def write_mnli(root):
-    header, words = ("index", "promptID", "sentence1", "sentence2"), ("entailment", "neutral", "contradiction")
-    for split, count in (("train", 24), ("dev_matched", 9), ("dev_mismatched", 6)):
-        rows = [(i, i, GOOD, f"{BAD} {i}", "x", words[i % 3]) for i in range(count)]
-        lines(root / "MNLI" / f"{split}.tsv", (*header, "label1", "gold_label"), *rows)
-    for split in ("test_matched", "test_mismatched"):
-        lines(root / "MNLI" / f"{split}.tsv", header, *[(i, i, GOOD, BAD) for i in range(4)])
-    lines(
-        root / "diagnostic" / "diagnostic.tsv", ("index", "sentence1", "sentence2"), *[(i, GOOD, BAD) for i in range(5)]
-    )
 
 
 def glue(tiny, task, source, **options):
@@ -131,27 +98,11 @@ def test_the_hubs_layout_with_its_column_names(tiny, tmp_path):
     assert data.evaluated("predict")["ax"] == "ax"
 
 
-def test_both_development_splits_are_evaluated_side_by_side(tiny, tmp_path):
-    write_mnli(tmp_path)
-    run = run_glue(tiny, tmp_path, "mnli", tmp_path / "run")
-    main(["validate", str(run.path), *QUIET[:1]])
-    metrics = run.read_result()["metrics"]
-    assert {"val/accuracy", "val/mismatched_accuracy", "val/loss", "val/mismatched_loss"} <= metrics.keys()
-    # Of 6 rows, so that it is a multiple of 1/6, and of 9 rows on the matched split.
-    assert metrics["val/mismatched_accuracy"] * 6 == pytest.approx(
-        round(metrics["val/mismatched_accuracy"] * 6), abs=1e-5
-    )
-    assert metrics["val/accuracy"] * 9 == pytest.approx(round(metrics["val/accuracy"] * 9), abs=1e-5)
-
-
 def test_held_out_rows_choose_and_the_development_split_is_tested(tiny, tmp_path):
     write_cola(tmp_path)
     data = glue(tiny, "cola", tmp_path, validation_size=6)
     assert [len(data.table(split)) for split in ("train", "held_out", "validation")] == [18, 6, 8]
-    run = run_glue(tiny, tmp_path, "cola", tmp_path / "run", "--data.validation_size=6")
-    main(["test", str(run.path), *QUIET[:1]])
-    assert {"val/matthews", "test/matthews"} <= run.read_result()["metrics"].keys()
-    assert run.read_environment()["examples"] == {"train": 18, "held_out": 6}
+    assert [data.evaluated(stage)[""] for stage in ("validate", "test")] == ["held_out", "validation"]
 
 
 def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused):

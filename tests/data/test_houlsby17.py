@@ -1,58 +1,17 @@
 """Houlsby et al.'s 17 tasks: the publishers' formats, which rows are examples, and how they are split."""
 
-import csv
 import json
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from small_houlsby17 import write_csv, write_newsgroups, write_political, write_sms
 
-from peft_lightning.cli import main
 from peft_lightning.data import Houlsby17
 from peft_lightning.data.houlsby17_tasks import HOULSBY17_TASKS
 from peft_lightning.errors import UserError
-from peft_lightning.runs import RunDirectory
 
 # The small files of these tests have fewer rows than the paper.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Houlsby et al. had", "ignore:.*splits are drawn at random")
-
-
-def write_csv(path, header, rows, encoding="latin-1"):
-    with path.open("w", newline="", encoding=encoding) as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
-
-
-def write_sms(directory, rows=40):
-    lines = [f'{("ham", "spam")[number % 2]}\t"{"a good"[number % 2 :]} film {number}' for number in range(rows)]
-    (directory / "SMSSpamCollection").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return directory
-
-
-def write_newsgroups(directory, each=2):
-    for group in HOULSBY17_TASKS["20newsgroups"].labels:
-        (directory / group).mkdir(parents=True)
-        for number in range(each):
-            text = f"From: someone\nSubject: {group}\n\nA film caf\u00e9 {number}"
-            (directory / group / str(50000 + number)).write_text(text, encoding="latin-1")
-    return directory
-
-
-def write_political(path):
-    header = ["_unit_id", "_golden", "audience", "audience:confidence", "bias", "message", "text"]
-    messages = HOULSBY17_TASKS["political_message"].labels
-    rows = [
-        [
-            n,
-            "FALSE",
-            ("national", "constituency")[n % 2],
-            1,
-            ("partisan", "neutral")[n // 2 % 2],
-            messages[n % 9],
-            f"a\xa0film {n}",
-        ]
-        for n in range(90)
-    ]
-    return write_csv(path / "Political-media-DFE.csv", header, rows)
 
 
 def read(task, source, **options):
@@ -213,21 +172,6 @@ def test_too_few_rows_for_all_labels_are_split_at_random_and_told(tmp_path):
         _, tables = read("20newsgroups", tmp_path)
     assert [len(tables[split]) for split in ("train", "validation", "test")] == [48, 6, 6]
     assert len({row["row"] for row in rows_of(tables)}) == 60
-
-
-@pytest.mark.parametrize("task", ["sms_spam", "political_bias"])
-def test_fit_test_and_predict_from_the_command_line(tmp_path, fit, task):
-    (tmp_path / "data").mkdir()
-    source = write_sms(tmp_path / "data") if task == "sms_spam" else write_political(tmp_path / "data")
-    options = [f"--data.task={task}", f"--data.source={source}"]
-    run = fit(tmp_path / "run", *options, data="Houlsby17", model="LoRA", epochs=1)
-    main(["test", str(run)])
-    main(["predict", str(run)])
-    result = RunDirectory(run).read_result()
-    assert 0 <= result["metrics"]["test/accuracy"] <= 1
-    lines = RunDirectory(run).predictions_of("").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == (4 if task == "sms_spam" else 9)
-    assert {"row", "text", "true", "label", "scores"} == set(json.loads(lines[0]))
 
 
 def test_an_unknown_task_lists_all(refused, tiny, tmp_path):

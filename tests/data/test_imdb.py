@@ -2,28 +2,14 @@
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from small_files import write_imdb
 
-from peft_lightning.cli import main
 from peft_lightning.data import IMDB
 from peft_lightning.errors import UserError
-from peft_lightning.runs import RunDirectory
-
-
-def write_archive(directory, each=10):
-    for split in ("train", "test"):
-        for label in ("neg", "pos"):
-            (directory / split / label).mkdir(parents=True)
-            for number in range(each):
-                text = f"{split} film, {label} {number}<br />caf\u00e9"
-                (directory / split / label / f"{number}_{number % 10}.txt").write_text(text, encoding="utf-8")
-        (directory / split / "urls_pos.txt").write_text("http://www.imdb.com\n")
-    (directory / "train" / "unsup").mkdir()
-    (directory / "train" / "unsup" / "0_0.txt").write_text("no label")
-    return directory
 
 
 def test_the_publishers_folders(tmp_path):
-    data = IMDB(source=str(write_archive(tmp_path)), validation_size=4)
+    data = IMDB(source=str(write_imdb(tmp_path)), validation_size=4)
     tables = {split: data.table(split).to_list() for split in ("train", "validation", "test")}
     assert {split: len(table) for split, table in tables.items()} == {"train": 16, "validation": 4, "test": 20}
     assert tables["test"][0] == {"row": 1, "text": "test film, neg 0<br />café", "label": 0}
@@ -50,26 +36,18 @@ def test_laid_out_as_on_the_hub(tmp_path):
     assert "unsupervised" not in data.raw
 
 
-def test_fit_and_test_from_the_command_line(tmp_path, fit):
-    source = write_archive(tmp_path / "aclImdb")
-    options = [f"--data.source={source}", "--data.validation_size=4"]
-    run = fit(tmp_path / "run", *options, data="IMDB", epochs=1)
-    main(["test", str(run)])
-    assert 0 <= RunDirectory(run).read_result()["metrics"]["test/accuracy"] <= 1
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [(b"\n", r"train/pos/3_3\.txt \(row 14\) is empty"), (b"caf\xe9", r"train/pos/3_3\.txt \(row 14\) is not utf-8")],
 )
 def test_a_wrong_file_is_named(tmp_path, content, message):
-    (write_archive(tmp_path) / "train" / "pos" / "3_3.txt").write_bytes(content)
+    (write_imdb(tmp_path) / "train" / "pos" / "3_3.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         IMDB(source=str(tmp_path), validation_size=4).table("train")
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    (write_archive(tmp_path) / "test" / "pos").rename(tmp_path / "elsewhere")
+    (write_imdb(tmp_path) / "test" / "pos").rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match=r"Folder .*test/pos does not exist or has no files"):
         IMDB(source=str(tmp_path), validation_size=4).table("train")
 

@@ -1,51 +1,12 @@
 """SuperGLUE's tasks of classification, from the publisher's files and as the Hub has them."""
 
-import json
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
+from small_glue import SUPER_GLUE, write_super_glue
 
-from peft_lightning.cli import main
 from peft_lightning.data import SuperGLUE
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
-
-ROWS = {
-    "boolq": lambda n: {"question": f"is film {n} good", "passage": f"the plot, {n}", "label": n % 2 == 1},
-    "cb": lambda n: {
-        "premise": f"the plot {n}",
-        "hypothesis": "a film",
-        "label": ("neutral", "entailment", "contradiction")[n % 3],
-    },
-    "rte": lambda n: {
-        "premise": f"the plot {n}",
-        "hypothesis": "a film",
-        "label": ("not_entailment", "entailment")[n % 2],
-    },
-    "wic": lambda n: {
-        "word": "plot",
-        "sentence1": f"the plot {n}",
-        "sentence2": "a plot of story",
-        "start1": 4,
-        "end1": 8,
-        "start2": 2,
-        "end2": 6,
-        "version": 1.1,
-        "label": n % 2 == 1,
-    },
-}
-DIRECTORIES = {"boolq": "BoolQ", "cb": "CB", "rte": "RTE", "wic": "WiC"}
-
-
-def write_published(directory, task, train=30):
-    place = directory / DIRECTORIES[task]
-    place.mkdir(parents=True)
-    for split, count in (("train", train), ("val", 6), ("test", 4)):
-        rows = [ROWS[task](n) | {"idx": 100 + n} for n in range(count)]
-        for row in rows if split == "test" else []:
-            del row["label"]
-        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return directory
 
 
 @pytest.mark.parametrize(
@@ -63,7 +24,7 @@ def write_published(directory, task, train=30):
 )
 @pytest.mark.parametrize("given", ["archive", "task"])
 def test_the_publishers_files(tmp_path, task, labels, first, given):
-    source = write_published(tmp_path, task) / (DIRECTORIES[task] if given == "task" else "")
+    source = write_super_glue(tmp_path, task) / (SUPER_GLUE[task][0] if given == "task" else "")
     data = SuperGLUE(task, source=str(source))
     assert [len(data.table(split)) for split in ("train", "validation", "test")] == [30, 6, 4]
     assert data.table("train")[0] == {"row": 1, **first}
@@ -74,7 +35,7 @@ def test_the_publishers_files(tmp_path, task, labels, first, given):
 
 
 def test_wic_names_its_word_before_both_sentences(tmp_path, tiny):
-    data = SuperGLUE("wic", source=str(write_published(tmp_path, "wic")), backbone=str(tiny()))
+    data = SuperGLUE("wic", source=str(write_super_glue(tmp_path, "wic")), backbone=str(tiny()))
     row = data.encoded("train")[0]
     text = data.tokenizer.decode(row["input_ids"])
     assert text.split() == "[CLS] plot [UNK] the plot [UNK] [SEP] plot [UNK] a plot of story [SEP]".split()
@@ -100,7 +61,7 @@ def test_laid_out_as_on_the_hub(tmp_path, layout):
 
 
 def test_rows_held_out_choose_and_the_published_validation_is_the_test(tmp_path):
-    data = SuperGLUE("boolq", source=str(write_published(tmp_path, "boolq")), validation_size=10)
+    data = SuperGLUE("boolq", source=str(write_super_glue(tmp_path, "boolq")), validation_size=10)
     assert data.evaluated("validate") == {"": "held_out"}
     assert data.evaluated("test") == {"": "validation"}
     assert data.evaluated("predict") == {"": "test"}
@@ -109,20 +70,8 @@ def test_rows_held_out_choose_and_the_published_validation_is_the_test(tmp_path)
     assert shown["idx"] == 99 + shown["row"]
 
 
-def test_fit_test_and_predict_from_the_command_line(tmp_path, fit, refused):
-    options = ["--data.task=wic", f"--data.source={write_published(tmp_path, 'wic')}"]
-    run = fit(tmp_path / "run", *options, "--data.validation_size=10", data="SuperGLUE", epochs=1)
-    main(["test", str(run)])
-    main(["predict", str(run)])
-    assert 0 <= RunDirectory(run).read_result()["metrics"]["test/accuracy"] <= 1
-    lines = RunDirectory(run).predictions_of("").read_text(encoding="utf-8").splitlines()
-    shown = [json.loads(line) for line in lines]
-    assert [row["idx"] for row in shown] == [100, 101, 102, 103]
-    assert set(shown[0]) == {"idx", "row", "text", "text_pair", "word", "label", "scores"}
-
-
 def test_a_test_without_labels_is_refused(tmp_path, fit, refused):
-    options = ["--data.task=cb", f"--data.source={write_published(tmp_path, 'cb')}"]
+    options = ["--data.task=cb", f"--data.source={write_super_glue(tmp_path, 'cb')}"]
     run = fit(tmp_path / "run", *options, data="SuperGLUE", epochs=1)
     assert "SuperGLUE publishes no labels of its test split" in refused(["test", run])
     assert {"val/accuracy", "val/f1"} <= set(RunDirectory(run).read_result()["metrics"])
@@ -153,14 +102,14 @@ BAD_FILES = [
 
 @pytest.mark.parametrize(("content", "message"), BAD_FILES)
 def test_a_wrong_row_is_named_by_file_row_and_column(tmp_path, content, message):
-    (write_published(tmp_path, "boolq") / "BoolQ" / "train.jsonl").write_bytes(content)
+    (write_super_glue(tmp_path, "boolq") / "BoolQ" / "train.jsonl").write_bytes(content)
     with pytest.raises(UserError, match=message) as refusal:
         SuperGLUE("boolq", source=str(tmp_path)).table("train")
     assert str(tmp_path) in str(refusal.value)
 
 
 def test_missing_files_and_columns_are_named(tmp_path):
-    (write_published(tmp_path, "cb") / "CB" / "val.jsonl").unlink()
+    (write_super_glue(tmp_path, "cb") / "CB" / "val.jsonl").unlink()
     with pytest.raises(UserError, match=r"File .*CB/val\.jsonl does not exist; give the unpacked archive"):
         SuperGLUE("cb", source=str(tmp_path)).table("train")
     (tmp_path / "boolq").mkdir()

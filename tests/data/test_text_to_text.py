@@ -3,36 +3,24 @@
 import json
 
 import pytest
+from small_texts import ARTICLES, COUNTS, SUMMARIES, write_translations, write_xsum
 from transformers import MBartTokenizer
 
 from peft_lightning.cli import main
 from peft_lightning.data import WMT16, TextToText, XSum
 from peft_lightning.errors import UserError
 
-ARTICLES = ["the film is not a bad story but it is too like the movie", "a good film", "worst plot ever", "so dull"]
-SUMMARIES = ["not bad", "it was good", "the worst of it", "dull"]
-COUNTS = {"train": 16, "validation": 5, "test": 6}
-
 
 @pytest.fixture
 def xsum(tmp_path):
-    directory = tmp_path / "xsum"
-    directory.mkdir()
-    for split, count in COUNTS.items():
-        rows = [{"document": ARTICLES[n % 4], "summary": SUMMARIES[n % 4], "id": f"{split}{n}"} for n in range(count)]
-        (directory / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return directory
+    (tmp_path / "xsum").mkdir()
+    return write_xsum(tmp_path / "xsum")
 
 
 @pytest.fixture
 def lines(tmp_path):
-    directory = tmp_path / "wmt"
-    directory.mkdir()
-    for split, count in COUNTS.items():
-        for language, texts in (("en", ARTICLES), ("ro", SUMMARIES)):
-            content = "".join(texts[n % 4] + "\n" for n in range(count))
-            (directory / f"{split}.{language}").write_text(content, encoding="utf-8")
-    return directory
+    (tmp_path / "wmt").mkdir()
+    return write_translations(tmp_path / "wmt")
 
 
 def command(verb, backbone, data, source, run, *options, model="LoRA"):
@@ -57,33 +45,12 @@ def command(verb, backbone, data, source, run, *options, model="LoRA"):
     ]
 
 
-@pytest.mark.parametrize(
-    ("data", "model_type", "model", "names"),
-    [
-        ("XSum", "bart", "PrefixTuning", ["rouge1", "rouge2", "rougeL", "rougeLsum"]),
-        ("XSum", "t5", "LoRA", ["rouge1", "rouge2", "rougeL", "rougeLsum"]),
-        ("WMT16", "mbart", "Houlsby", ["bleu", "bleu_no_diacritics", "chrf"]),
-    ],
-)
-def test_a_whole_run(tiny, xsum, lines, tmp_path, data, model_type, model, names):
-    source, run = {"XSum": xsum, "WMT16": lines}[data], tmp_path / "run"
-    main(command("fit", tiny(model_type), data, source, run, model=model))
-    result = json.loads((run / "result.json").read_text())
-    assert result["status"] == "done"
-    assert {f"val/{name}" for name in [*names, "loss"]} == set(result["metrics"])
-    assert {*names, "generation"} == set(result["recipes"])
-    main(["validate", str(run), "--trainer.enable_progress_bar=false"])
-    again = json.loads((run / "result.json").read_text())["metrics"]
-    assert {name: again[name] for name in result["metrics"]} == pytest.approx(result["metrics"])
-    main(["test", str(run), "--trainer.enable_progress_bar=false"])
-    tested = json.loads((run / "result.json").read_text())["metrics"]
-    assert {f"test/{name}" for name in [*names, "loss"]} <= set(tested)
+def test_the_texts_of_a_file_are_written_as_in_evaluation(tiny, xsum, tmp_path):
+    run = tmp_path / "run"
+    main(command("fit", tiny("bart"), "XSum", xsum, run, model="PrefixTuning"))
     main(["predict", str(run), "--trainer.enable_progress_bar=false"])
     rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
-    assert [(row["row"], row["text"], row["true"]) for row in rows] == [
-        (n + 1, ARTICLES[n % 4], SUMMARIES[n % 4]) for n in range(6)
-    ]
-    assert all(isinstance(row["prediction"], str) for row in rows)
+    assert [(row["text"], row["true"]) for row in rows[:2]] == list(zip(ARTICLES, SUMMARIES, strict=True))[:2]
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"{text}\n" for text in ARTICLES), encoding="utf-8")
     main(["predict", str(run), f"--input={texts}", f"--output={tmp_path / 'out.jsonl'}"])

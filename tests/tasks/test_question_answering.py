@@ -346,6 +346,20 @@ def test_positions_stay_those_of_the_text_beside_an_input_prompt(tiny, model_typ
     torch.testing.assert_close(method.task.loss(found, batch), sum(by_hand) / 4, atol=1e-5, rtol=0)
 
 
+def test_t5_answers_with_the_states_of_its_decoder(tiny):
+    """Its model for questions is its own base, which must not make the new head a lost part of the pretrained model."""
+    torch.manual_seed(0)
+    method = LoRA(backbone=str(tiny("t5")), task=DESCRIPTION).eval()
+    assert set(method.backbone.head) == {"qa_outputs.weight", "qa_outputs.bias"}
+    model = AutoModelForQuestionAnswering.from_pretrained(tiny("t5"), num_labels=2).eval()
+    model.qa_outputs.load_state_dict(method.backbone.model.qa_outputs.state_dict())
+    batch = model_batch(tiny("t5"))
+    with torch.no_grad():
+        found, wanted = method(batch), model(**method.task.inputs(batch))
+    torch.testing.assert_close(found.start_logits, wanted.start_logits)
+    torch.testing.assert_close(found.end_logits, wanted.end_logits)
+
+
 def test_there_is_no_pipeline(tiny):
     method = LoRA(backbone=str(tiny()), task=DESCRIPTION)
     with pytest.raises(UserError, match=r"no pipeline for question answering .* predict --data.source"):
