@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -171,12 +171,7 @@ class CLI(LightningCLI):
             callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic))
         if self.subcommand == "fit":
             metrics = MetricsFile(self.run)
-            self.signals = StopOnSignal()
-            callbacks.append(self.signals)
-            if not any(isinstance(callback, NonFiniteGuard) for callback in callbacks):
-                callbacks.append(NonFiniteGuard())
-            if options.enable_checkpointing is not False and not options.fast_dev_run:
-                callbacks += [ExactResume(metrics), *self._checkpoints()]
+            callbacks += self._training_callbacks(options, metrics)
             logger = [metrics, *self._loggers(options.logger)]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter(self.run))
@@ -189,6 +184,18 @@ class CLI(LightningCLI):
             )
         except (TypeError, ValueError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise UserError(f"The options --trainer.* cannot be used here: {str(error).splitlines()[0]}") from error
+
+    def _training_callbacks(self, options: Namespace, metrics: MetricsFile) -> list[Callback]:
+        self.signals = StopOnSignal()
+        is_kept = options.enable_checkpointing is not False and not options.fast_dev_run
+        is_guarded = any(isinstance(callback, NonFiniteGuard) for callback in _as_list(options.callbacks))
+        return [
+            # Before those that stop where a batch begins, so that what they save knows that place.
+            *([ExactResume(metrics)] if is_kept else []),
+            self.signals,
+            *([] if is_guarded else [NonFiniteGuard()]),
+            *(self._checkpoints() if is_kept else []),
+        ]
 
     def _is_of_the_run(self) -> bool:
         """Whether an evaluation is of the run's own model and data, so that its metrics belong in `result.json`."""

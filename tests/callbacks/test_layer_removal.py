@@ -1,6 +1,7 @@
 """Layer removal from the command line: table, heatmaps, and what they are of."""
 
 import math
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from peft_lightning.callbacks import LayerRemoval
 from peft_lightning.cli import main
 from peft_lightning.data import SQuAD, TextClassification
 from peft_lightning.runs import RunDirectory
+from peft_lightning.storage.generations import manifest_path
 from peft_lightning.testing import save_tiny_backbone
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
@@ -199,7 +201,8 @@ def test_bad_input(fit, refused, tmp_path, reviews):
 
 def test_a_run_that_was_not_trained_or_is_of_another_method(fit, refused, tmp_path):
     run, other = RunDirectory(fit(tmp_path / "run", epochs=1)), RunDirectory(fit(tmp_path / "other", model="LoRA"))
-    run.best_checkpoint.write_bytes(other.best_checkpoint.read_bytes())
+    for path in (other.best_checkpoint, manifest_path(other.best_checkpoint)):
+        shutil.copy(path, run.checkpoints)
     assert "LoRA" in refused(["ablate", run.path, *QUIET])
     run.best_checkpoint.unlink()
     assert "holds no trained model" in refused(["ablate", run.path, *QUIET])
