@@ -2,8 +2,7 @@
 
     python experiments/benchmarks/subsets.py DATA OUTPUT
 
-- `mnli`: the training pairs, and every twentieth of the matched development pairs.
-- `amazon_polarity`: the training reviews, and every fifth of the test reviews.
+- `mnli`: the training pairs, and every tenth of the matched development pairs.
 - `squad`: the training questions, and those of every eightieth development paragraph.
 - `xsum`: of the training articles the last 100 become the test split.
 - `wmt16_en_ro`: the first 3,000 training, 100 validation and 100 test sentences.
@@ -21,13 +20,7 @@ def mnli(source: Path, output: Path) -> None:
     """`train.tsv` and `dev_matched.tsv`, with their headers."""
     _write(output / "train.tsv", _lines(source / "train.tsv"))
     header, *pairs = _lines(source / "dev_matched.tsv")
-    _write(output / "dev_matched.tsv", [header, *pairs[::20]])
-
-
-def amazon_polarity(source: Path, output: Path) -> None:
-    """`train.csv` and `test.csv`."""
-    _write(output / "train.csv", _lines(source / "train.csv"))
-    _write(output / "test.csv", _lines(source / "test.csv")[::5])
+    _write(output / "dev_matched.tsv", [header, *pairs[::10]])
 
 
 def squad(source: Path, output: Path) -> None:
@@ -73,7 +66,6 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="directory to write")
     options = parser.parse_args()
     mnli(options.data / "glue" / "MNLI", options.output / "mnli")
-    amazon_polarity(options.data / "amazon_polarity", options.output / "amazon_polarity")
     squad(options.data / "squad", options.output / "squad")
     xsum(options.data / "xsum", options.output / "xsum")
     wmt16_en_ro(options.data / "wmt16_en_ro", options.output / "wmt16_en_ro")
