@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from unittest import mock
 
-from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
 from torchmetrics import MeanMetric
 
 from peft_lightning import cli
@@ -49,12 +49,15 @@ def _kill():
 
 def save(trainer):
     """Writes `last.ckpt` there and then."""
-    last = next(callback for callback in trainer.checkpoint_callbacks if callback.monitor is None)
+    _, last, *_ = trainer.checkpoint_callbacks
     last._save_checkpoint(trainer, last.path)
 
 
-class Acts(Callback):
-    """Does something at chosen moments, each given as a hook and which of its calls."""
+class Acts(Checkpoint):
+    """Does something at chosen moments, each given as a hook and which of its calls.
+
+    As a checkpoint callback it comes behind all others, as those that write files do.
+    """
 
     def __init__(self, moments, act):
         self.moments, self.act, self.calls = moments, act, Counter()
@@ -74,7 +77,7 @@ class Acts(Callback):
 def acting(moments, act):
     """Within this context `act(trainer, name)` is called at the moments of every `fit`."""
     original = cli.CLI._checkpoints
-    with mock.patch.object(cli.CLI, "_checkpoints", lambda self: [Acts(moments, act), *original(self)]):
+    with mock.patch.object(cli.CLI, "_checkpoints", lambda self: [*original(self), Acts(moments, act)]):
         yield
 
 

@@ -36,6 +36,9 @@ class ExactResume(Callback):
     an accumulation window stands for the beginning of the window, whose batches are then trained again: until its end
     neither weights nor optimizer have changed. One that is written inside a validation stands for its beginning.
 
+    In a hook the checkpoint has to be written behind all other callbacks, as Lightning's checkpoint callbacks are, and
+    not while the optimizer steps: in a signal handler remember the signal, and write at the end of the batch.
+
     Args:
         metrics: The rows that go on with the run.
     """
