@@ -40,6 +40,10 @@ def finished(tmp_path_factory, tiny, reviews):
     return RunDirectory(run)
 
 
+# Two generations of both, each with its manifest.
+CHECKPOINTS = ("best", "best.previous", "last", "last.previous")
+
+
 def test_a_run_directory_holds_all_that_it_should(finished):
     names = {path.relative_to(finished.path).as_posix() for path in finished.path.rglob("*") if path.is_file()}
     events = {name for name in names if name.startswith("tensorboard/events.out.tfevents")}
@@ -49,8 +53,7 @@ def test_a_run_directory_holds_all_that_it_should(finished):
         "environment.json",
         "metrics.csv",
         "result.json",
-        "checkpoints/best.ckpt",
-        "checkpoints/last.ckpt",
+        *(f"checkpoints/{name}.ckpt{ending}" for name in CHECKPOINTS for ending in ("", ".json")),
         "tensorboard/hparams.yaml",
     }
 

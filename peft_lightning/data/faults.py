@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from peft_lightning.errors import UserError
+
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> list[int]:
@@ -113,4 +116,4 @@ def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 def holds_bad_bytes(cell: str) -> bool:
     """Whether a text that was read with `surrogateescape` holds bytes that are not in the encoding."""
-    return not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)
+    return not cell.isascii() and _BAD_BYTE.search(cell) is not None
