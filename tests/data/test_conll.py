@@ -12,6 +12,7 @@ from peft_lightning.cli import main
 from peft_lightning.data import CoNLL
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
+from peft_lightning.testing import save_tiny_backbone
 
 LABELS = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
@@ -127,6 +128,31 @@ def test_scores_do_not_depend_on_the_batches(command, conll, tmp_path):
     main(["validate", str(tmp_path / "run"), "--data.batch_size=3", "--trainer.enable_progress_bar=false"])
     after = RunDirectory(tmp_path / "run").read_result()["metrics"]
     assert after == pytest.approx(before, abs=1e-5)
+
+
+def words_that_say_their_tags(draw):
+    """Entities of one or two words; what a word is follows from the word."""
+    pieces = {
+        "PER": [("great", "B-PER"), ("heart", "I-PER")],
+        "LOC": [("plot", "B-LOC"), ("story", "I-LOC")],
+        "O": [("the", "O"), ("was", "O")],
+    }
+    chosen = draw.choices(list(pieces), k=draw.randint(2, 5))
+    return [word for kind in chosen for word in pieces[kind][: draw.randint(1, 2)]]
+
+
+def test_entities_that_can_be_learnt_are_learnt(command, tmp_path):
+    """F1 counts whole entities: an untrained head finds next to none of them, a trained one next to all."""
+    (tmp_path / "data").mkdir()
+    source = write_conll(tmp_path / "data", draw_from=words_that_say_their_tags, train=240)
+    backbone = save_tiny_backbone("bert", tmp_path / "backbone", num_hidden_layers=1)
+    scores = {}
+    for name, length in (("untrained", ["--model.lr=1e-9", "--trainer.limit_train_batches=1"]), ("trained", [])):
+        options = [f"--run_dir={tmp_path / name}", f"--model.backbone={backbone}", *length]
+        main(command(source, *options, "--trainer.max_epochs=8", "--trainer.check_val_every_n_epoch=8"))
+        scores[name] = RunDirectory(tmp_path / name).read_result()["metrics"]["val/f1"]
+    assert scores["untrained"] < 0.2
+    assert scores["trained"] > 0.9
 
 
 WRONG_FILES = [
