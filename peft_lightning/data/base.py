@@ -2,13 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
@@ -16,8 +16,9 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
-from peft_lightning.data.doubts import labels_without_rows, rows_in_both
+from peft_lightning.data.doubts import input_columns, labels_without_rows, rows_in_both
 from peft_lightning.data.files import content_hash, source_files, split_rows
+from peft_lightning.data.lengths import of_texts
 from peft_lightning.data.rows import check_ids
 from peft_lightning.errors import UserError
 
@@ -192,18 +193,24 @@ class Benchmark(LightningDataModule):
         of_rows = [rows_in_both(train, self.table(split), self.where(split)) for split in splits]
         return [*labels_without_rows(train, self.where("train")), *(doubt for doubts in of_rows for doubt in doubts)]
 
-    def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each example, all its texts together, before anything is cut."""
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """After how many tokens what is cut; the one text, or sequence of texts, of most benchmarks has no name."""
+        return {"": self.max_length}
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """Makes of checked rows the numbers of their tokens before anything is cut, by the names of `limits`."""
+        columns = input_columns(self.table(self.splits[0]))
+        return partial(of_texts, columns=columns, tokenizer=self.tokenizer)
+
+    def lengths(self, split: str) -> dict[str, np.ndarray]:
+        """The number of tokens of each example before anything is cut, by the names of `limits`."""
         table = self.table(split)
-        texts = [name for name, feature in table.features.items() if feature == Value("string") and name != "id"]
         counted = table.map(
-            _count_tokens,
-            batched=True,
-            remove_columns=table.column_names,
-            desc=f"Measuring {self.source} ({split})",
-            fn_kwargs={"texts": texts, "tokenizer": self.tokenizer},
-        )
-        return np.asarray(counted.with_format("numpy")["length"][:])
+            self.measure, batched=True, remove_columns=table.column_names, desc=f"Measuring {self.source} ({split})"
+        ).with_format("numpy")
+        return {name: np.asarray(counted[name][:]) for name in self.limits}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -297,11 +304,6 @@ class Benchmark(LightningDataModule):
     @property
     def _stage(self) -> str:
         return str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
-
-
-def _count_tokens(batch: dict[str, list], texts: list[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
-    return {"length": [len(ids) for ids in encoded]}
 
 
 def _lengths(rows: Dataset) -> Any:

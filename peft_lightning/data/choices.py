@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from datasets import Dataset, Features, List, Value
@@ -10,6 +11,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from peft_lightning.data.files import label_names
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
+from peft_lightning.data.lengths import of_choices
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 
@@ -83,6 +85,11 @@ class ChoiceDataModule(HeldOut):
             desc=f"Tokenising {self.source} ({split})",
             fn_kwargs={"tokenizer": self.tokenizer, "max_length": self.max_length},
         )
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """The longest choice with its context."""
+        return partial(of_choices, tokenizer=self.tokenizer)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads all choices of a batch to the longest."""

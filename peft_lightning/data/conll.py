@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.columns import published_files, read_columns
 from peft_lightning.data.files import CONVERTED, read_source, source_files
+from peft_lightning.data.lengths import of_words
 from peft_lightning.data.words import check_words, encode_words, padded_words
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import OUTSIDE
@@ -135,6 +136,11 @@ class CoNLL(Benchmark):
                 "training leaves them out, and evaluation counts them as predicted O."
             )
         return encoded
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """All words of a sentence."""
+        return partial(of_words, tokenizer=self.tokenizer)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads tokens and words."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.files import FORMATS, read_file, read_source, require_column
+from peft_lightning.data.lengths import of_sources_and_targets
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.sequence_to_sequence import PADDING
@@ -182,6 +183,16 @@ class TextToText(Benchmark):
                 "max_target_length": self.max_target_length,
             },
         )
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Sources and targets are cut apart."""
+        return {"source": self.max_length, "target": self.max_target_length}
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """Both, the source with its prefix."""
+        return partial(of_sources_and_targets, tokenizer=self.tokenizer, prefix=self.source_prefix)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads sources and targets, each to the longest of the batch."""
