@@ -2,14 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Sampler
@@ -18,8 +18,9 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from peft_lightning.backbone import load_tokenizer
 from peft_lightning.data.batches import EvaluationBatches, TrainingBatches
 from peft_lightning.data.cache import cached_map
-from peft_lightning.data.doubts import labels_without_rows, rows_in_both
+from peft_lightning.data.doubts import input_columns, labels_without_rows, rows_in_both
 from peft_lightning.data.files import content_hash, source_files
+from peft_lightning.data.lengths import of_texts
 from peft_lightning.data.rows import check_ids
 from peft_lightning.data.splits import split_rows
 from peft_lightning.data.whole_numbers import whole_numbers
@@ -196,22 +197,24 @@ class Benchmark(LightningDataModule):
         of_rows = [rows_in_both(train, self.table(split), self.where(split)) for split in splits]
         return [*labels_without_rows(train, self.where("train")), *(doubt for doubts in of_rows for doubt in doubts)]
 
-    def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each example before anything is cut, all texts together that `max_length` is for."""
-        texts = [name for name, feature in self.table(split).features.items() if feature == Value("string")]
-        return self._counted(split, _count_tokens, texts=[name for name in texts if name != "id"])
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """After how many tokens what is cut; the one text, or sequence of texts, of most benchmarks has no name."""
+        return {"": self.max_length}
 
-    def _counted(self, split: str, count: Callable[..., dict[str, list[int]]], **options: Any) -> np.ndarray:
-        """`length` of each row, as a function on the top level of a module gives it, whose results can be cached."""
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """Makes of checked rows the numbers of their tokens before anything is cut, by the names of `limits`."""
+        columns = input_columns(self.table(self.splits[0]))
+        return partial(of_texts, columns=columns, tokenizer=self.tokenizer)
+
+    def lengths(self, split: str) -> dict[str, np.ndarray]:
+        """The number of tokens of each example before anything is cut, by the names of `limits`."""
         table = self.table(split)
         counted = cached_map(
-            table,
-            count,
-            remove_columns=table.column_names,
-            desc=f"Measuring {self.source} ({split})",
-            fn_kwargs={"tokenizer": self.tokenizer, **options},
+            table, self.measure, remove_columns=table.column_names, desc=f"Measuring {self.source} ({split})"
         )
-        return whole_numbers(counted, "length")
+        return {name: whole_numbers(counted, name) for name in self.limits}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -324,8 +327,3 @@ class Benchmark(LightningDataModule):
     @property
     def _stage(self) -> str:
         return str(self.trainer.state.fn.value) if self.trainer and self.trainer.state.fn else "fit"
-
-
-def _count_tokens(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, list[int]]:
-    encoded = tokenizer(*(batch[column] for column in texts), verbose=False)["input_ids"]
-    return {"length": [len(ids) for ids in encoded]}

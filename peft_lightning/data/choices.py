@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
-import numpy as np
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -12,6 +12,7 @@ from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import label_names
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
+from peft_lightning.data.lengths import of_choices
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 
@@ -86,9 +87,10 @@ class ChoiceDataModule(HeldOut):
             fn_kwargs={"tokenizer": self.tokenizer, "max_length": self.max_length},
         )
 
-    def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each context with the longest of its choices."""
-        return self._counted(split, _count_longest)
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """The longest choice with its context."""
+        return partial(of_choices, tokenizer=self.tokenizer)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads all choices of a batch to the longest."""
@@ -147,12 +149,6 @@ def _encode_batch(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, ma
     }
     rows["length"] = [max(map(len, choices)) for choices in rows["input_ids"]]
     return rows
-
-
-def _count_longest(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    lengths = [len(ids) for ids in tokenizer(*_sequences(batch), verbose=False)["input_ids"]]
-    count = len(batch["choices"][0])
-    return {"length": [max(lengths[at : at + count]) for at in range(0, len(lengths), count)]}
 
 
 def _sequences(batch: dict[str, list]) -> tuple[list[str], list[str]]:

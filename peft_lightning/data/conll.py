@@ -5,7 +5,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value
 from lightning.pytorch.utilities import rank_zero_warn
 from tokenizers import pre_tokenizers
@@ -15,7 +14,8 @@ from peft_lightning.data.base import Benchmark
 from peft_lightning.data.cache import cached_map
 from peft_lightning.data.columns import published_files, read_columns
 from peft_lightning.data.files import CONVERTED, read_source, source_files
-from peft_lightning.data.words import check_words, count_words, encode_words, padded_words
+from peft_lightning.data.lengths import of_words
+from peft_lightning.data.words import check_words, encode_words, padded_words
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import OUTSIDE
 
@@ -141,9 +141,10 @@ class CoNLL(Benchmark):
             )
         return encoded
 
-    def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each sentence."""
-        return self._counted(split, count_words)
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """All words of a sentence."""
+        return partial(of_words, tokenizer=self.tokenizer)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads tokens and words."""

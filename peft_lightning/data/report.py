@@ -8,13 +8,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from datasets import ClassLabel
+from datasets import ClassLabel, Dataset
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from peft_lightning.data.base import Benchmark
-from peft_lightning.data.whole_numbers import whole_numbers
 
 PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
 
@@ -26,27 +25,32 @@ class SplitReport:
     Args:
         split: Its name.
         rows: Number of examples.
-        labels: Number of examples of each label, where there are classes.
-        lengths: Number of tokens of each example before anything is cut, special tokens included.
-        max_length: Number of tokens after which examples are cut.
+        labels: How often there is each label: classes, tags of words, rounded scores, or whether there is an
+            answer; empty where texts are asked for.
+        lengths: What is cut -> its number of tokens in each example before that, special tokens included.
+        limits: What is cut -> after how many tokens.
     """
 
     split: str
     rows: int
     labels: Mapping[str, int]
-    lengths: np.ndarray
-    max_length: int
+    lengths: Mapping[str, np.ndarray]
+    limits: Mapping[str, int]
 
-    @property
-    def cut(self) -> float:
-        """Percentage of the examples that are cut."""
-        return 100 * float((self.lengths > self.max_length).mean())
+    def as_rows(self) -> list[dict[str, Any]]:
+        """Size, percentiles of the lengths, and what is cut: a row, or one for everything that is cut by itself."""
+        return [self._as_row(name) for name in self.limits]
 
-    def as_row(self) -> dict[str, Any]:
-        """Size, percentiles of the lengths, and what is cut."""
-        values = np.percentile(self.lengths, PERCENTILES, method="nearest")
-        lengths = {f"p{percent}": int(value) for percent, value in zip(PERCENTILES, values, strict=True)}
-        return {"split": self.split, "rows": self.rows, **lengths, "cut %": round(self.cut, 2)}
+    def _as_row(self, name: str) -> dict[str, Any]:
+        lengths = self.lengths[name]
+        values = np.percentile(lengths, PERCENTILES, method="nearest")
+        percentiles = {f"p{percent}": int(value) for percent, value in zip(PERCENTILES, values, strict=True)}
+        cut = round(100 * float((lengths > self.limits[name]).mean()), 2)
+        return {"split": self.split, **({"of": name} if name else {}), "rows": self.rows, **percentiles, "cut %": cut}
+
+    def share(self, label: str) -> float | None:
+        """Percentage of a label; None where the split has none."""
+        return 100 * self.labels[label] / sum(self.labels.values()) if label in self.labels else None
 
 
 def describe_data(data: Benchmark) -> list[SplitReport]:
@@ -61,9 +65,9 @@ def write_data_report(reports: Sequence[SplitReport], directory: Path) -> list[P
         The files.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    files = [_write(directory / "lengths.csv", [report.as_row() for report in reports])]
+    files = [_write(directory / "lengths.csv", [row for report in reports for row in report.as_rows()])]
     rows = [
-        {"split": report.split, "label": label, "rows": count, "%": round(100 * count / report.rows, 2)}
+        {"split": report.split, "label": label, "count": count, "%": round(report.share(label) or 0.0, 2)}
         for report in reports
         for label, count in report.labels.items()
     ]
@@ -73,27 +77,42 @@ def write_data_report(reports: Sequence[SplitReport], directory: Path) -> list[P
 
 def as_text(reports: Sequence[SplitReport]) -> str:
     """Both tables as Markdown."""
-    tables = [[report.as_row() for report in reports]]
+    tables = [[row for report in reports for row in report.as_rows()]]
     names = list(dict.fromkeys(label for report in reports for label in report.labels))
     if names:
-        shares = [{label: _share(report, label) for label in names} for report in reports]
+        shares = [{label: _cell(report, label) for label in names} for report in reports]
         tables.append([{"split": report.split, **share} for report, share in zip(reports, shares, strict=True)])
     return "\n".join(_markdown(table) for table in tables)
 
 
 def _describe(data: Benchmark, split: str) -> SplitReport:
     table = data.table(split)
-    feature = table.features.get("label")
-    labels = {}
+    return SplitReport(split, len(table), _labels(table), data.lengths(split), data.limits)
+
+
+def _labels(table: Dataset) -> dict[str, int]:
+    columns, feature = table.with_format("numpy"), table.features.get("label")
+    tags = getattr(table.features.get("tags"), "feature", None)
     if isinstance(feature, ClassLabel):
-        counts = np.bincount(whole_numbers(table, "label"), minlength=len(feature.names))
-        labels = dict(zip(feature.names, counts.tolist(), strict=True))
-    return SplitReport(split, len(table), labels, data.lengths(split), data.max_length)
+        return _counts(columns["label"][:], feature.names)
+    if isinstance(tags, ClassLabel):
+        return _counts(np.concatenate([*table["tags"]]), tags.names)
+    if feature is not None:
+        scores = np.rint(columns["label"][:]).astype(int)
+        return {f"about {n}": int((scores == n).sum()) for n in range(scores.min(), scores.max() + 1)}
+    if "answer_start" in table.column_names:
+        answered = int((columns["answer_start"][:] >= 0).sum())
+        return {"answer": answered, "no answer": len(table) - answered}
+    return {}
 
 
-def _share(report: SplitReport, label: str) -> str:
-    count = report.labels.get(label)
-    return "" if count is None else f"{count:,} ({100 * count / report.rows:.1f} %)"
+def _counts(numbers: np.ndarray, names: Sequence[str]) -> dict[str, int]:
+    return dict(zip(names, np.bincount(numbers, minlength=len(names)).tolist(), strict=True))
+
+
+def _cell(report: SplitReport, label: str) -> str:
+    share = report.share(label)
+    return "" if share is None else f"{report.labels[label]:,} ({share:.1f} %)"
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -115,19 +134,21 @@ def _draw(reports: Sequence[SplitReport], path: Path) -> Path:
     figure, panels = plt.subplots(1, 2 if labelled else 1, figsize=(11 if labelled else 6, 4.5), layout="constrained")
     lengths = np.atleast_1d(panels)[0]
     for report in reports:
-        lengths.ecdf(report.lengths, label=f"{report.split} ({report.rows:,})")
-    lengths.axvline(reports[0].max_length, color="black", ls="--", label=f"max_length {reports[0].max_length}")
+        for name, counts in report.lengths.items():
+            lengths.ecdf(counts, label=f"{report.split}{name and f', {name}'} ({report.rows:,})")
+    for name, limit in reports[0].limits.items():
+        lengths.axvline(limit, color="black", ls="--", label=f"{name or 'all'} cut after {limit}")
     lengths.set(xlabel="tokens", ylabel="share of examples at most as long")
     lengths.legend()
     lengths.grid(alpha=0.3)
     if labelled:
-        names = list(labelled[0].labels)
+        names = list(dict.fromkeys(name for report in labelled for name in report.labels))
         for number, report in enumerate(labelled):
             places = np.arange(len(names)) + 0.8 * (number - (len(labelled) - 1) / 2) / len(labelled)
-            heights = [100 * report.labels[name] / report.rows for name in names]
+            heights = [report.share(name) or 0.0 for name in names]
             panels[1].bar(places, heights, 0.8 / len(labelled), label=report.split)
         panels[1].set_xticks(range(len(names)), names, rotation=90 if len(names) > 6 else 0)
-        panels[1].set(ylabel="% of examples")
+        panels[1].set(ylabel="%")
         panels[1].legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,8 +1,8 @@
 """SuperGLUE's tasks of classification (Wang et al. 2019, arXiv:1905.00537)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import CONVERTED, read_source
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn
+from peft_lightning.data.lengths import of_texts
 from peft_lightning.data.readers import read_json_lines, require_columns
 from peft_lightning.data.text import TextDataModule
 from peft_lightning.errors import UserError
@@ -136,6 +137,12 @@ class SuperGLUE(HeldOut, TextDataModule):
         if "word" in table.column_names:
             table = cached_map(table, _name_words, remove_columns=["word"], desc=f"Naming the word ({split})")
         return super().encode(table, split)
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """A pair, of WiC with the word before both."""
+        word = "word" if "word" in self.text_columns else None
+        return partial(of_texts, columns=("text", "text_pair"), tokenizer=self.tokenizer, word=word)
 
     def example(self, split: str, index: int) -> dict[str, Any]:
         """As of every text, and `idx`, the publisher's number, which files of predictions to be submitted need."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
@@ -15,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from peft_lightning.data.base import Benchmark
 from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import FORMATS, read_file, read_source, require_column
+from peft_lightning.data.lengths import of_sources_and_targets
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.sequence_to_sequence import PADDING
@@ -185,9 +185,15 @@ class TextToText(Benchmark):
             },
         )
 
-    def lengths(self, split: str) -> np.ndarray:
-        """The number of tokens of each source with its prefix."""
-        return self._counted(split, _count_sources, prefix=self.source_prefix)
+    @property
+    def limits(self) -> dict[str, int]:
+        """Sources and targets are cut apart."""
+        return {"source": self.max_length, "target": self.max_target_length}
+
+    @property
+    def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
+        """Both, the source with its prefix."""
+        return partial(of_sources_and_targets, tokenizer=self.tokenizer, prefix=self.source_prefix)
 
     def collator(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Pads sources and targets, each to the longest of the batch."""
@@ -230,11 +236,6 @@ def _check_batch(batch: dict[str, list], indices: list[int], where: str, columns
         check_texts(batch[column], where, column, first_row=indices[0] + 1)
     source, target = columns
     return {"row": [index + 1 for index in indices], "text": batch[source], "target": batch[target]}
-
-
-def _count_sources(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, prefix: str) -> dict[str, list[int]]:
-    encoded = tokenizer([prefix + text for text in batch["text"]], verbose=False)["input_ids"]
-    return {"length": [len(ids) for ids in encoded]}
 
 
 def _encode_batch(

@@ -75,12 +75,6 @@ def encode_words(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase, max
     return {**encoded, "words": words, "length": [len(ids) for ids in encoded["input_ids"]]}
 
 
-def count_words(batch: dict[str, list], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
-    """`length`, the number of tokens of each sentence before it is cut."""
-    encoded = tokenizer(batch["tokens"], is_split_into_words=True, verbose=False)["input_ids"]
-    return {"length": [len(ids) for ids in encoded]}
-
-
 def padded_words(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A batch: the tokenizer's tensors, `words` and `tags`, each padded to the longest row."""
     own = ("words", "tags")

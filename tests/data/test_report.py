@@ -4,8 +4,10 @@ import csv
 import json
 
 import pytest
+from small_benchmarks import SMALL
 from small_files import rows_of
 
+from peft_lightning import data
 from peft_lightning.cli import main
 
 
@@ -32,16 +34,80 @@ def test_sizes_labels_lengths_and_what_is_cut(check, tmp_path, capsys):
     # [CLS] and [SEP] are counted: 4 tokens three times, 7 once.
     assert (train["rows"], train["p50"], train["p100"], train["cut %"]) == ("4", "4", "7", "25.0")
     assert (validation["rows"], validation["p100"], validation["cut %"]) == ("1", "3", "0.0")
-    assert rows_of(directory / "labels.csv")[1] == {"split": "train", "label": "good", "rows": "3", "%": "75.0"}
+    assert rows_of(directory / "labels.csv")[1] == {"split": "train", "label": "good", "count": "3", "%": "75.0"}
     assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_scores_have_no_classes(check, tmp_path, capsys):
-    (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1.0\nc\td\t2.5\n", encoding="utf-8")
+def test_scores_are_counted_by_the_whole_number_that_is_nearest(check, tmp_path, capsys):
+    (tmp_path / "train.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1.2\nc\td\t2.6\n", encoding="utf-8")
     (tmp_path / "dev.tsv").write_text("sentence1\tsentence2\tscore\na film\tb\t1.0\n", encoding="utf-8")
     directory = check("--data=GLUE", "--data.task=stsb", f"--data.source={tmp_path}")
     assert [row["split"] for row in rows_of(directory / "lengths.csv")] == ["train", "validation"]
-    assert not (directory / "labels.csv").exists()
+    labels = [(row["split"], row["label"], row["count"]) for row in rows_of(directory / "labels.csv")]
+    assert labels[:3] == [("train", "about 1", "1"), ("train", "about 2", "0"), ("train", "about 3", "1")]
+
+
+# One a kind of rows -> how often there is each label among the rows to train on.
+KINDS = {
+    "amazon_polarity": {"negative": 16, "positive": 16},
+    "imdb": {"neg": 6, "pos": 6},
+    "glue-mnli": {"entailment": 5, "neutral": 5, "contradiction": 6},
+    "super_glue-wic": {"False": 11, "True": 11},
+    "copa": {"choice1": 14, "choice2": 18},
+    "swag": {"0": 16, "1": 11, "2": 10, "3": 15},
+    "squad-2.0": {"answer": 11, "no answer": 5},
+    "conll": {"O": 158, "B-LOC": 41, "I-LOC": 41, "B-PER": 40, "I-PER": 40},
+    "houlsby17-airline": {"negative": 16, "neutral": 16, "positive": 16},
+    "xsum": {},
+    "wmt16": {},
+    "text_to_text": {},
+}
+
+
+CHOSEN = ("task", "version", "doc_stride", "validation_size")
+
+
+def options_of(small):
+    """Those that say what is read, and lengths at which nothing is cut."""
+    lengths = ["max_length", *(["max_target_length"] if small.kind == "sequence_to_sequence" else [])]
+    chosen = [option for option in small.options if option.split("=")[0][7:] in CHOSEN]
+    return [*chosen, *(f"--data.{length}=60" for length in lengths)]
+
+
+@pytest.mark.filterwarnings("ignore:.*Houlsby et al. had")
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_rows_is_reported(name, check, tmp_path, capsys):
+    small = SMALL[name]
+    (tmp_path / "data").mkdir()
+    directory = check(f"--data={small.data}", f"--data.source={small.write(tmp_path / 'data')}", *options_of(small))
+    assert "Every row is right." in capsys.readouterr().out
+    rows = [row for row in rows_of(directory / "lengths.csv") if row.get("of", "source") == "source"]
+    counts = {row["split"]: int(row["rows"]) for row in rows}
+    train, chosen, tested, _ = small.sizes
+    assert counts["train"] == train
+    assert {chosen, tested} <= set(counts.values())
+    assert all(row["cut %"] == "0.0" for row in rows)
+    path = directory / "labels.csv"
+    assert path.is_file() == (small.kind != "sequence_to_sequence")
+    labels = {r["label"]: int(r["count"]) for r in (rows_of(path) if path.is_file() else []) if r["split"] == "train"}
+    assert labels == KINDS[name]
+    assert (directory / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore:.*Houlsby et al. had")
+@pytest.mark.parametrize("name", [*KINDS, "glue-stsb", "squad-1.1"])
+def test_lengths_are_those_of_what_the_model_is_given(name, tiny, tmp_path):
+    small = SMALL[name]
+    options = dict(option.removeprefix("--data.").split("=") for option in options_of(small))
+    options = {key: int(value) if value.isdecimal() else value for key, value in options.items()}
+    source = str(small.write(tmp_path))
+    module = getattr(data, small.data)(source=source, backbone=str(tiny()), **options)
+    # SQuAD cuts rows to train on into windows; a whole question has one here, as nothing is cut.
+    split = "validation" if small.data == "SQuAD" else "train"
+    encoded, lengths = module.encoded(split), module.lengths(split)
+    assert next(iter(lengths.values())).tolist() == list(encoded["length"])
+    if small.kind == "sequence_to_sequence":
+        assert lengths["target"].tolist() == [len(labels) for labels in encoded["labels"]]
 
 
 def write_summaries(path):
@@ -72,7 +138,8 @@ def test_what_is_counted_is_what_would_be_cut(check, tmp_path, write, name, opti
     for split in ("train", "valid" if name == "txt" else "validation", "test"):
         write(tmp_path / "data" / f"{split}.{name}")
     directory = check(*options, f"--data.source={tmp_path / 'data'}", f"--data.max_length={tokens}")
-    assert [(row["p100"], row["cut %"]) for row in rows_of(directory / "lengths.csv")] == [(str(tokens), "0.0")] * 3
+    rows = [row for row in rows_of(directory / "lengths.csv") if row.get("of", "source") == "source"]
+    assert [(row["p100"], row["cut %"]) for row in rows] == [(str(tokens), "0.0")] * 3
 
 
 def test_a_wrong_row_is_named(check, tmp_path, capsys):
