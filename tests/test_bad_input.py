@@ -151,7 +151,7 @@ def test_a_module_of_the_user_that_fails_to_import_says_why(refused, command, tm
 
 
 def test_an_unknown_verb_lists_all(refused):
-    assert "no verb 'nonsense'; the verbs are fit, validate, test, predict, summary" in refused(["nonsense"])
+    assert "no verb 'nonsense'; the verbs are fit, validate, test, predict, ablate, summary" in refused(["nonsense"])
 
 
 def test_a_split_that_does_not_exist(refused, fit, tmp_path):

@@ -21,7 +21,9 @@ from peft_lightning.tasks.chunks import chunks
 from peft_lightning.testing import MODEL_TYPES
 
 # Small files have other sizes than the paper's, and too few rows for all their labels.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Houlsby et al. had", "ignore:.*splits are drawn at random")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*Houlsby et al. had", "ignore:.*splits are drawn at random", "ignore:.*no row has the label"
+)
 
 # transformers has no such head for them; T5's for words sits on its encoder alone.
 NO_HEAD = {
