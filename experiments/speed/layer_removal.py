@@ -4,8 +4,8 @@
 
 Houlsby adapters in a BERT of random weights evaluate the same batches both ways, in turn. Printed are how often a layer
 is applied to a batch, the seconds of both ways (the median over the repetitions), their ratio (the median of the ratios
-of neighbouring repetitions), and the largest difference between logits; a difference above 1e-6 of the largest logit
-ends the script with an error. With `--device cuda` the same on a GPU.
+of neighbouring repetitions), and the largest difference between the losses and accuracies of both ways; one above 1e-6 ends
+the script with an error. With `--device cuda` the same on a GPU.
 """
 
 import argparse
@@ -39,6 +39,13 @@ def shared(removal: SpanRemoval, method: AdaptationMethod, batch: Batch) -> dict
     return {span: output.logits for span, output in removal.outputs(method, batch)}
 
 
+def scores(logits: Tensor) -> tuple[float, float]:
+    """Mean cross entropy and accuracy against labels 0, 1, 2, 0, 1, ..."""
+    labels = torch.arange(len(logits), device=logits.device) % logits.shape[-1]
+    accuracy = (logits.argmax(-1) == labels).double().mean()
+    return float(torch.nn.functional.cross_entropy(logits.double(), labels)), float(accuracy)
+
+
 def measure(layers: int, options: argparse.Namespace) -> dict[str, float | int | str]:
     """One row of the table."""
     with tempfile.TemporaryDirectory() as directory:
@@ -59,10 +66,12 @@ def measure(layers: int, options: argparse.Namespace) -> dict[str, float | int |
             _timed(seconds["one by one"], options.device, lambda: one_by_one(method, batch)),
             _timed(seconds["shared"], options.device, lambda: shared(removal, method, batch)),
         )
-        scale = max(float(logits.abs().max()) for logits in naive.values())
-        difference = max(float((found[span] - naive[span]).abs().max()) / scale for span in naive)
+        differences = [
+            abs(a - b) for span in naive for a, b in zip(scores(found[span]), scores(naive[span]), strict=True)
+        ]
+        difference = max(difference, *differences)
         if difference > 1e-6:
-            raise SystemExit(f"{layers} layers: the two ways differ by {difference:.1e} of the largest logit")
+            raise SystemExit(f"{layers} layers: the two ways differ by {difference:.1e} in loss or accuracy")
     one, two = (runs[1:] for runs in seconds.values())  # the first of each warms up
     applied_naive, applied = layers * (1 + layers * (layers + 1) // 2), removal.applied // (options.repetitions + 1)
     return {
