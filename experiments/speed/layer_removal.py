@@ -4,8 +4,8 @@
 
 Houlsby adapters in a BERT of random weights evaluate the same batches both ways, in turn. Printed are how often a layer
 is applied to a batch, the seconds of both ways (the median over the repetitions), their ratio (the median of the ratios
-of neighbouring repetitions), and the largest difference between the losses and accuracies of both ways; one above 1e-6 ends
-the script with an error. With `--device cuda` the same on a GPU.
+of neighbouring repetitions), and the largest difference between the losses and accuracies of both ways; one above 1e-6
+ends the script with an error. With `--device cuda` the same on a GPU.
 """
 
 import argparse
