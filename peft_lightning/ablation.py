@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--layer_norms", action="store_true", help="also remove LayerNorms that were trained beside the method"
     )
     parser.add_argument("--change", choices=["relative", "absolute"], default="relative", help="what cells show")
-    parser.add_argument("--max_rows", type=int, default=1024, help="most rows that go through a layer at once")
+    parser.add_argument("--max_rows", type=int, default=256, help="most rows that go through a layer at once")
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, help="where the mean of the runs is written")
     parser.add_argument("--overwrite", action="store_true", help="evaluate again, and replace what is there")
     return parser

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--length", type=int, default=32)
-    parser.add_argument("--max_rows", type=int, default=1024)
+    parser.add_argument("--max_rows", type=int, default=256)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path)

@@ -64,7 +64,7 @@ class SpanRemoval:
         obstacle: Why this model's spans cannot be computed together; None where they can.
     """
 
-    def __init__(self, backbone: Backbone, layer_norms: bool = False, max_rows: int = 1024):
+    def __init__(self, backbone: Backbone, layer_norms: bool = False, max_rows: int = 256):
         self.backbone = backbone
         self.layer_norms = layer_norms
         self.max_rows = max_rows

@@ -53,7 +53,7 @@ class LayerRemoval(Callback):
         metrics: Sequence[str] | None = None,
         layer_norms: bool = False,
         change: Change = "relative",
-        max_rows: int = 1024,
+        max_rows: int = 256,
         overwrite: bool = False,
     ):
         super().__init__()
