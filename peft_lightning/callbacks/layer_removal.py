@@ -44,8 +44,7 @@ class LayerRemoval(Callback):
         overwrite: Whether files of an earlier evaluation are replaced.
 
     Raises:
-        UserError: `max_rows` is not positive, the task lacks a metric, the method adapts no model with layers, or files
-            of an earlier evaluation are there.
+        UserError: `max_rows` is not positive, the task lacks a metric, or files of an earlier evaluation are there.
     """
 
     def __init__(
