@@ -157,6 +157,18 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments
     assert_bit_equal(run, straight(*WINDOWS))
 
 
+@pytest.mark.parametrize("steps", [4, 6, 8], ids=["with a validation", "at the end of an epoch", "in the next epoch"])
+def test_a_run_that_is_stopped_behind_its_last_step_does_what_is_left(steps, arguments, straight, tmp_path):
+    options = ("--model=stopped_fit.EpochLogging", *WINDOWS, f"--trainer.max_steps={steps}")
+    options = (*options, "--trainer.check_val_every_n_epoch=null")
+    run, batches = RunDirectory(tmp_path / "run"), {4: 8, 6: 11, 8: 15}[steps]
+    for moment in (("on_train_batch_end", batches), ("on_train_epoch_end", 1)):
+        with stopping(*moment), pytest.raises(PowerFailure):
+            main(arguments(run.path, *options))
+    main(arguments(run.path, *options))
+    assert_bit_equal(run, straight(*options))
+
+
 def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, straight, tmp_path):
     run = RunDirectory(tmp_path / "run")
     options = arguments(run.path, *WINDOWS, "--data.num_workers=2", "--checkpoint_every_n_steps=2")
@@ -166,9 +178,10 @@ def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, strai
     assert_bit_equal(run, straight(*WINDOWS))
 
 
-def test_what_is_counted_over_an_epoch_goes_on(arguments, straight, tmp_path):
+@pytest.mark.parametrize("moment", [("on_train_batch_end", 7), ("on_train_batch_end", 11), ("on_train_epoch_end", 1)])
+def test_what_is_counted_over_an_epoch_goes_on(moment, arguments, straight, tmp_path):
     run, options = RunDirectory(tmp_path / "run"), (*WINDOWS, "--model=stopped_fit.EpochLogging")
-    stopped_and_gone_on(arguments, ("on_train_batch_end", 7), run.path, *options)
+    stopped_and_gone_on(arguments, moment, run.path, *options)
     assert_bit_equal(run, straight(*options))
     assert all(run.metrics.read_text().split("\n", 1)[0].count(name) for name in ("mean", "max", "counted"))
 

@@ -49,10 +49,9 @@ class RunCheckpoint(ModelCheckpoint):
             self.saved_at = state_dict.get("saved_at")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the file if training ended behind it, or without it."""
+        """Writes `last.ckpt` as training ended, wherever the run was stopped before; and `best.ckpt` if there is none."""
         super().on_train_end(trainer, pl_module)
-        behind = self.monitor is None and self._last_global_step_saved != trainer.global_step
-        if behind or not Path(self.path).is_file():
+        if self.monitor is None or not Path(self.path).is_file():
             self._save_checkpoint(trainer, self.path)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
+
+
+NOTHING: dict[str, dict[str, Any]] = {"values": {}, "metrics": {}}
 
 
 def counted(trainer: Trainer) -> dict[str, dict[str, Any]]:
@@ -12,16 +16,17 @@ def counted(trainer: Trainer) -> dict[str, dict[str, Any]]:
 
     Returns:
         `values`: those of logged tensors by Lightning's key; `metrics`: those of torchmetrics by their place in the
-        method, with the number of updates.
+        method, with the number of updates. Each with the arguments with which it was logged.
     """
     values, metrics = {}, {}
     for key, item in trainer.fit_loop.epoch_loop._results.items():
         if item.has_reset or not item.meta.on_epoch:
             continue
         if item.is_tensor:
-            values[key] = _states(item)
+            values[key] = {"states": _states(item), "logged": _logged(item.meta)}
         else:
-            metrics[item.meta.metric_attribute] = {"states": _states(item.value), "updates": item.value.update_count}
+            states, updates = _states(item.value), item.value.update_count
+            metrics[item.meta.metric_attribute] = {"states": states, "updates": updates, "logged": _logged(item.meta)}
     return {"values": values, "metrics": metrics}
 
 
@@ -34,11 +39,34 @@ def count_on(module: LightningModule, metrics: dict[str, dict[str, Any]]) -> Non
         metric._update_count, metric._computed = earlier["updates"], None
 
 
-def add_earlier(trainer: Trainer, values: dict[str, dict[str, Tensor]]) -> None:
+def log_again(trainer: Trainer, earlier: dict[str, dict[str, Any]]) -> None:
+    """Logs what `counted` found where no batch follows in the epoch that would."""
+    results = trainer.fit_loop.epoch_loop._results
+    for key, item in earlier["values"].items():
+        _log(trainer, torch.zeros((), device=trainer.strategy.root_device), item["logged"])
+        for name, state in item["states"].items():
+            setattr(results[key], name, state.to(trainer.strategy.root_device))
+        results[key]._computed = None
+    for place, item in earlier["metrics"].items():
+        _log(trainer, trainer.lightning_module.get_submodule(place), item["logged"], metric_attribute=place)
+
+
+def _log(trainer: Trainer, value: Any, logged: dict[str, Any], **options: Any) -> None:
+    logged = logged | {"reduce_fx": getattr(torch, logged["reduce_fx"]), "sync_dist_fn": trainer.strategy.reduce}
+    trainer.fit_loop.epoch_loop._results.log(value=value, on_epoch=True, batch_size=1, **logged, **options)
+
+
+def _logged(meta: Any) -> dict[str, Any]:
+    names = ("fx", "name", "prog_bar", "logger", "on_step", "add_dataloader_idx")
+    sync = {"sync_dist": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only}
+    return {name: getattr(meta, name) for name in names} | {"reduce_fx": meta.reduce_fx.__name__} | sync
+
+
+def add_earlier(trainer: Trainer, values: dict[str, dict[str, dict[str, Tensor]]]) -> None:
     """Joins what was counted of logged tensors with the first batch after the restart, and forgets it."""
     results = trainer.fit_loop.epoch_loop._results
     for key in values.keys() & results.keys():
-        item, earlier = results[key], values.pop(key)
+        item, earlier = results[key], values.pop(key)["states"]
         value = earlier["value"].to(item.value.device)
         if item.meta.is_max_reduction or item.meta.is_min_reduction:
             item.value = item.meta.reduce_fx(item.value, value)

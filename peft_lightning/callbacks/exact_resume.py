@@ -9,9 +9,19 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from peft_lightning.callbacks.epoch_metrics import add_earlier, count_on, counted
+from peft_lightning.callbacks.epoch_metrics import NOTHING, add_earlier, count_on, counted, log_again
 from peft_lightning.callbacks.metrics_file import MetricsFile
-from peft_lightning.callbacks.place import Place, go_to, inside_a_window, place_of_a_window, present_place
+from peft_lightning.callbacks.place import (
+    Place,
+    all_steps_are_done,
+    batches_follow,
+    end_batches,
+    go_to,
+    inside_a_window,
+    place_of_a_window,
+    present_place,
+    shift_limits,
+)
 from peft_lightning.callbacks.random_state import RandomState, restore_random_state
 from peft_lightning.errors import UserError
 
@@ -52,6 +62,7 @@ class ExactResume(Callback):
         self._before_validation: RandomState | None = None
         self._steps_before = 0
         self._validated = False
+        self._ending = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses callbacks that keep copies of the model, which could not go on from trained weights alone.
@@ -68,13 +79,23 @@ class ExactResume(Callback):
 
     # While training
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Lets training start even where nothing is left but what follows the last step."""
+        if self._resumed is not None:
+            shift_limits(trainer, +1)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on from the place of the checkpoint."""
         if self._resumed is None:
             return
         state, self._resumed = self._resumed, None
+        shift_limits(trainer, -1)
         place = Place(**state["place"])
         go_to(place, trainer)
+        self._ending = place.batches > 0 and all_steps_are_done(trainer)
+        if self._ending:
+            end_batches(trainer)
+            shift_limits(trainer, +1)
         self._steps_before, self._validated = place.steps - 1, not place.validation
         if trainer.is_global_zero:
             self.metrics.go_on(**state["rows"])
@@ -89,7 +110,10 @@ class ExactResume(Callback):
             return
         mine = state["processes"][trainer.global_rank]
         count_on(pl_module, mine["counted"]["metrics"])
-        self._earlier_values = mine["counted"]["values"]
+        if batches_follow(trainer):
+            self._earlier_values = mine["counted"]["values"]
+        else:
+            log_again(trainer, mine["counted"])
         restore_random_state(mine["random"], trainer.strategy.root_device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -111,6 +135,12 @@ class ExactResume(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remembers that the validation came to its end."""
         self._before_validation, self._validated = None, True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the limits back, if the epoch was only ended."""
+        if self._ending:
+            self._ending = False
+            shift_limits(trainer, -1)
 
     # In checkpoints
 
@@ -146,4 +176,4 @@ class ExactResume(Callback):
 
     def _moment(self, trainer: Trainer, place: Place) -> Moment:
         random = self._before_validation or RandomState.take(trainer.strategy.root_device)
-        return Moment(place, random, counted(trainer), self.metrics.place())
+        return Moment(place, random, counted(trainer) if place.batches else NOTHING, self.metrics.place())

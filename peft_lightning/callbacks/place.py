@@ -97,6 +97,35 @@ def go_to(place: Place, trainer: Trainer) -> None:
     loop._batches_that_stepped = place.steps - again
 
 
+def shift_limits(trainer: Trainer, by: int) -> None:
+    """Moves `max_epochs` and `max_steps`, where they are set.
+
+    Lightning does not even start a loop that stands at its limit, whatever is still due there.
+    """
+    fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+    if fit.max_epochs is not None and fit.max_epochs >= 0:
+        fit.max_epochs += by
+    if loop.max_steps >= 0:
+        loop.max_steps += by
+
+
+def all_steps_are_done(trainer: Trainer) -> bool:
+    """Whether `max_steps` allows for no further optimizer step."""
+    return 0 <= trainer.max_steps <= trainer.global_step
+
+
+def batches_follow(trainer: Trainer) -> bool:
+    """Whether the present epoch has a further batch."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    return not fetcher.done
+
+
+def end_batches(trainer: Trainer) -> None:
+    """Lets the present epoch have no further batch; what is due behind the last one is done."""
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    fetcher.done = True
+
+
 def _go_to_batch(place: Place, trainer: Trainer) -> None:
     """Lets the batches begin behind the last one; what worker processes loaded already is dropped."""
     loader: Any = trainer.train_dataloader

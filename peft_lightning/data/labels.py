@@ -106,7 +106,7 @@ def found_labels(cells: Iterable[Any], where: str, column: str) -> list[str]:
     """All labels that a column holds, numbers in their order before words.
 
     Raises:
-        UserError: There is none, or a cell is a number with a fraction, as scores are.
+        UserError: There is none, or a cell is a number with a fraction, as scores are, or the -1 of unlabelled rows.
     """
     found = set()
     for row, cell in enumerate(cells, start=1):
@@ -115,6 +115,11 @@ def found_labels(cells: Iterable[Any], where: str, column: str) -> list[str]:
             raise UserError(
                 f"{where}, row {row}: column '{column}' holds {cell!r}, a number with a fraction, which is no class; "
                 "choose another column with --data.label_column, or declare all labels with --data.labels."
+            )
+        if label == "-1":
+            raise UserError(
+                f"{where}, row {row}: column '{column}' holds {cell!r}{UNLABELLED}; remove such rows, or, if it is a class, "
+                "declare all labels with --data.labels."
             )
         found.add(label)
     if not found - {""}:

@@ -161,6 +161,15 @@ def test_numbers_with_fractions_may_be_declared_as_labels(tmp_path):
     assert declared.check("train")["label"][:] == [0, 1, 1]
 
 
+def test_minus_one_is_no_class_unless_it_is_declared(tmp_path):
+    rows = [{"text": "a film", "label": label} for label in (1, 0, -1)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"row 3: column 'label' holds -1; {PREDICTED_ONLY}.*--data\.labels"):
+        _ = data.TextClassification(source=str(tmp_path)).labels
+    declared = data.TextClassification(source=str(tmp_path), labels=["-1", "0", "1"])
+    assert declared.check("train")["label"][:] == [2, 1, 0]
+
+
 def test_a_number_that_the_server_of_glue_would_meet_twice_is_named(tmp_path, tiny):
     source = SMALL["glue-rte"].write(tmp_path)
     path = source / "RTE" / "test.tsv"
