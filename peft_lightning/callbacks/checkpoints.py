@@ -49,7 +49,7 @@ class RunCheckpoint(ModelCheckpoint):
             self.saved_at = state_dict.get("saved_at")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes `last.ckpt` as training ended, wherever the run was stopped before; and `best.ckpt` if there is none."""
+        """Writes `last.ckpt` as training ended, wherever the run was stopped; and `best.ckpt` if there is none."""
         super().on_train_end(trainer, pl_module)
         if self.monitor is None or not Path(self.path).is_file():
             self._save_checkpoint(trainer, self.path)

@@ -7,7 +7,6 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
-
 NOTHING: dict[str, dict[str, Any]] = {"values": {}, "metrics": {}}
 
 

@@ -118,8 +118,8 @@ def found_labels(cells: Iterable[Any], where: str, column: str) -> list[str]:
             )
         if label == "-1":
             raise UserError(
-                f"{where}, row {row}: column '{column}' holds {cell!r}{UNLABELLED}; remove such rows, or, if it is a class, "
-                "declare all labels with --data.labels."
+                f"{where}, row {row}: column '{column}' holds {cell!r}{UNLABELLED}; remove such rows, or, "
+                "if it is a class, declare all labels with --data.labels."
             )
         found.add(label)
     if not found - {""}:
