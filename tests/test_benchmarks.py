@@ -212,8 +212,9 @@ WITHOUT_HEAD = {"multiple_choice": "copa", "token_classification": "conll", "seq
 def test_a_backbone_without_such_a_head_is_refused_in_one_sentence(kind, model_type, tiny, tmp_path, refused):
     small, task = SMALL[WITHOUT_HEAD[kind]], "".join(word.title() for word in kind.split("_"))
     sentence = refused(fit_command(small, small.write(tmp_path), tiny(model_type), "LoRA", tmp_path / "run"))
-    assert f"is a {model_type} model, which transformers cannot load as AutoModelFor" in sentence
-    assert f"for the task {task}; " in sentence
+    assert f"is a {model_type} model, which cannot be loaded as AutoModelFor" in sentence
+    assert f"for the task {task}: " in sentence
+    assert f" {model_type}," not in sentence.split("one of the types")[1]
     assert sentence.count(". ") == 0
     assert not (tmp_path / "run" / "checkpoints").exists()
 

@@ -103,9 +103,8 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
     """
     kind = model_type(name, revision)
     places = architecture(kind)
-    fitting = [known for known in sorted(ARCHITECTURES) if CONFIG_MAPPING[known] in task.auto_model._model_mapping]
-    if kind not in fitting:
-        raise _unfit(name, kind, task, f"choose a backbone of one of the types {', '.join(fitting)}")
+    if CONFIG_MAPPING[kind] not in task.auto_model._model_mapping:
+        raise _unfit(name, kind, task, "transformers has no such model of it")
     with _named_errors(name, revision), _quiet_transformers():
         model, report = task.auto_model.from_pretrained(
             resolve(name),
@@ -116,10 +115,8 @@ def load_pretrained(name: str, task: "Task", revision: str | None = None) -> tup
             **NO_CODE,
             **task.model_options(),
         )
-    inside = {path for path, _ in model.base_model.named_modules()}
-    left_out = [stack.path for stack in places.stacks if stack.path not in inside]
-    if left_out:
-        raise _unfit(name, kind, task, f"its {type(model).__name__} lacks the layers {left_out[0]}; choose another one")
+    if left_out := _layers_left_out(model, kind):
+        raise _unfit(name, kind, task, f"its {type(model).__name__} lacks the layers {left_out[0]}")
     reshaped = {key for key, *_ in report["mismatched_keys"]}
     fresh = set(report["missing_keys"]) | reshaped
     base = "" if task.pretrained_head else base_prefix(model)
@@ -145,10 +142,22 @@ def _beside_the_bare_model(model: PreTrainedModel) -> set[str]:
     return {name for name, _ in model.named_parameters()} - {name for name, _ in bare.named_parameters()}
 
 
-def _unfit(name: str, kind: str, task: "Task", advice: str) -> UserError:
+def _layers_left_out(model: PreTrainedModel, kind: str) -> list[str]:
+    inside = {path for path, _ in model.base_model.named_modules()}
+    return [stack.path for stack in ARCHITECTURES[kind].stacks if stack.path not in inside]
+
+
+def _unfit(name: str, kind: str, task: "Task", reason: str) -> UserError:
+    models = task.auto_model._model_mapping
+    fitting = []
+    for known in sorted(ARCHITECTURES):
+        if (config := CONFIG_MAPPING[known]) in models:
+            with torch.device("meta"):
+                model = task.auto_model.from_config(config())
+            fitting += [known] * (not _layers_left_out(model, known))
     return UserError(
-        f"Backbone '{name}' is a {kind} model, which transformers cannot load as {task.auto_model.__name__} for the "
-        f"task {type(task).__name__}; {advice}."
+        f"Backbone '{name}' is a {kind} model, which cannot be loaded as {task.auto_model.__name__} for the task "
+        f"{type(task).__name__}: {reason}; choose a backbone of one of the types {', '.join(fitting)}."
     )
 
 
