@@ -1,6 +1,6 @@
 """Removing every span of layers: shared passes against one pass a span, in one process, in turn.
 
-    python experiments/speed/layer_removal.py --layers 12 24 --output experiments/speed/layer_removal.csv
+    python experiments/speed/layer_removal.py --repetitions 1 --output experiments/speed/layer_removal.csv
 
 Houlsby adapters in a BERT of random weights evaluate the same batches both ways, in turn. Printed are how often a layer
 is applied to a batch, the seconds of both ways (the median over the repetitions), their ratio (the median of the ratios
@@ -46,7 +46,7 @@ def scores(logits: Tensor) -> tuple[float, float]:
     return float(torch.nn.functional.cross_entropy(logits.double(), labels)), float(accuracy)
 
 
-def measure(layers: int, options: argparse.Namespace) -> dict[str, float | int | str]:
+def measure(layers: int, batch_size: int, options: argparse.Namespace) -> dict[str, float | int | str]:
     """One row of the table."""
     with tempfile.TemporaryDirectory() as directory:
         sizes = {"hidden_size": options.width, "intermediate_size": 4 * options.width, "num_hidden_layers": layers}
@@ -54,7 +54,7 @@ def measure(layers: int, options: argparse.Namespace) -> dict[str, float | int |
         torch.manual_seed(0)
         method = Houlsby(backbone=directory, task=TASK, init_std=0.05).eval().to(options.device)
     removal = SpanRemoval(method.backbone, max_rows=options.max_rows)
-    shape = (options.batch_size, options.length)
+    shape = (batch_size, options.length)
     batch = {
         "input_ids": torch.randint(4, 20, shape, device=options.device),
         "attention_mask": torch.ones(shape, dtype=torch.long, device=options.device),
@@ -77,6 +77,7 @@ def measure(layers: int, options: argparse.Namespace) -> dict[str, float | int |
     return {
         "device": options.device,
         "layers": layers,
+        "batch size": batch_size,
         "applications one by one": applied_naive,
         "applications shared": applied,
         "ratio of applications": round(applied_naive / applied, 2),
@@ -103,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs="+", default=[6, 12, 24])
     parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--max_rows", type=int, default=256)
     parser.add_argument("--repetitions", type=int, default=3)
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     with torch.inference_mode():
-        rows = [measure(layers, options) for layers in options.layers]
+        rows = [measure(layers, size, options) for size in options.batch_size for layers in options.layers]
     print("| " + " | ".join(rows[0]) + " |\n| " + " | ".join("---:" for _ in rows[0]) + " |")
     print("\n".join("| " + " | ".join(map(str, row.values())) + " |" for row in rows))
     if options.output:
