@@ -7,10 +7,12 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from stopped_fit import PowerFailure, acting, save, stopping
 
 from peft_lightning.cli import main
@@ -197,6 +199,28 @@ def test_a_time_limit_changes_nothing(arguments, straight, tmp_path, monkeypatch
     assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 6
     main(arguments(run.path, *WINDOWS))
     assert_bit_equal(run, straight(*WINDOWS))
+
+
+@pytest.mark.parametrize("moment", ["last batch of an epoch", "end of an epoch"])
+def test_a_method_that_plans_over_all_steps_plans_the_same_again(moment, arguments, straight, tmp_path):
+    run, options = RunDirectory(tmp_path / "run"), (*WINDOWS, "--model=AdaLoRA")
+    stopped_and_gone_on(arguments, MOMENTS[moment], run.path, *options)
+    assert_bit_equal(run, straight(*options))
+
+
+def test_a_strategy_that_reads_the_checkpoint_late_goes_on_the_same(arguments, straight, tmp_path):
+    """As FSDP and DeepSpeed do."""
+    run, late = RunDirectory(tmp_path / "run"), mock.PropertyMock(return_value=True)
+    with mock.patch.object(SingleDeviceStrategy, "restore_checkpoint_after_setup", late):
+        stopped_and_gone_on(arguments, MOMENTS["end of an epoch"], run.path, *WINDOWS)
+    assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_fewer_epochs_than_the_checkpoint_has_are_refused(arguments, refused, straight, tmp_path):
+    checkpoint = f"--ckpt_path={straight(*WINDOWS).last_checkpoint}"
+    message = refused(arguments(tmp_path / "run", *WINDOWS, "--trainer.max_epochs=1", checkpoint))
+    assert "current_epoch=2" in message
+    assert "max_epochs=1" in message
 
 
 def test_averages_of_the_model_are_refused(arguments, refused, tmp_path):

@@ -21,6 +21,7 @@ from peft_lightning.callbacks.place import (
     place_of_a_window,
     present_place,
     shift_limits,
+    start_even_at_the_limit,
 )
 from peft_lightning.callbacks.random_state import RandomState, restore_random_state
 from peft_lightning.errors import UserError
@@ -79,17 +80,11 @@ class ExactResume(Callback):
 
     # While training
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets training start even where nothing is left but what follows the last step."""
-        if self._resumed is not None:
-            shift_limits(trainer, +1)
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes on from the place of the checkpoint."""
         if self._resumed is None:
             return
         state, self._resumed = self._resumed, None
-        shift_limits(trainer, -1)
         place = Place(**state["place"])
         go_to(place, trainer)
         self._ending = place.batches > 0 and all_steps_are_done(trainer)
@@ -173,6 +168,7 @@ class ExactResume(Callback):
                 "the run was; start it anew in another --run_dir, or go on with the version that wrote it."
             )
         self._resumed = checkpoint[STATE]
+        start_even_at_the_limit(trainer)
 
     def _moment(self, trainer: Trainer, place: Place) -> Moment:
         random = self._before_validation or RandomState.take(trainer.strategy.root_device)

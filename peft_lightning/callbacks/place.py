@@ -97,11 +97,31 @@ def go_to(place: Place, trainer: Trainer) -> None:
     loop._batches_that_stepped = place.steps - again
 
 
-def shift_limits(trainer: Trainer, by: int) -> None:
-    """Moves `max_epochs` and `max_steps`, where they are set.
+def start_even_at_the_limit(trainer: Trainer) -> None:
+    """Lets the training loop run where nothing is left but what follows the last step.
 
-    Lightning does not even start a loop that stands at its limit, whatever is still due there.
+    Lightning does not even start a loop that stands at its limit, whatever is still due there. The limits are raised
+    only while it looks: many others read them, schedules for example.
     """
+    fit: Any = trainer.fit_loop
+    run, reset = fit.run, fit.reset
+
+    def run_with_raised_limits() -> None:
+        del fit.run
+        fit.reset = reset_with_own_limits
+        shift_limits(trainer, +1)
+        run()
+
+    def reset_with_own_limits() -> None:
+        del fit.reset
+        shift_limits(trainer, -1)
+        reset()
+
+    fit.run = run_with_raised_limits
+
+
+def shift_limits(trainer: Trainer, by: int) -> None:
+    """Moves `max_epochs` and `max_steps`, where they are set."""
     fit, loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
     if fit.max_epochs is not None and fit.max_epochs >= 0:
         fit.max_epochs += by
