@@ -8,7 +8,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
-from peft_lightning.runs.removal_table import RemovalRow, mean_rows, read_rows, removal_path, write_rows
+from peft_lightning.runs.directory import comparable
+from peft_lightning.runs.removal_table import RemovalRow, mean_rows, read_record, read_rows, removal_path, write_rows
+from peft_lightning.storage.generations import read_manifest
 
 Evaluate = Callable[[str, str, Sequence[str]], None]
 
@@ -28,6 +30,7 @@ def ablate(arguments: list[str], evaluate: Evaluate) -> None:
     options, others = parser.parse_known_args(arguments)
     if len(options.runs) > 1 and options.output is None:
         raise UserError("Several runs are averaged; give --output DIRECTORY for their mean.")
+    _check_runs(options.runs)
     tables = [_evaluated(path, options, others, evaluate) for path in options.runs]
     if getattr(rank_zero_only, "rank", 0):
         return  # another process has written the tables, and goes on with them
@@ -35,13 +38,15 @@ def ablate(arguments: list[str], evaluate: Evaluate) -> None:
         tables = [_mean(tables, options)]
     rows = read_rows(tables[0])
     # Imported here because plots take a second to load.
-    from peft_lightning.runs.removal_heatmap import write_heatmaps
+    from peft_lightning.runs.removal_heatmap import log_heatmaps, write_heatmaps
 
-    results = [RunDirectory(path).read_result() for path in options.runs]
-    accuracy = any(row.metric == "accuracy" for row in rows)
-    metrics = options.metric or ["accuracy" if accuracy else results[0]["monitor"]]
-    method = " and ".join(dict.fromkeys(result["method"] for result in results))
-    files = write_heatmaps(tables[0], rows, metrics, options.change, f"{method}, {options.split} split")
+    run = RunDirectory(options.runs[0])
+    known = [row.metric for row in rows if row.metric != "loss"]
+    metrics = options.metric or ["accuracy" if "accuracy" in known else run.read_result().get("monitor", known[0])]
+    method = run.read_config()["model"]["class_path"].rpartition(".")[2]
+    drawn = tables[0], rows, metrics, options.change, f"{method}, {options.split} split"
+    files = write_heatmaps(*drawn, limits=options.limits)
+    log_heatmaps(tables[0].parent / "tensorboard", *drawn)
     print("\n".join([_in_words(rows, metric) for metric in metrics] + ["", *map(str, [tables[0], *files])]))
 
 
@@ -61,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         "--layer_norms", action="store_true", help="also remove LayerNorms that were trained beside the method"
     )
     parser.add_argument("--change", choices=["relative", "absolute"], default="relative", help="what cells show")
+    parser.add_argument(
+        "--limits",
+        metavar=("LOW", "HIGH"),
+        nargs=2,
+        type=float,
+        help="ends of the colour bar, so that figures can be compared",
+    )
     parser.add_argument("--max_rows", type=int, default=256, help="most rows that go through a layer at once")
     parser.add_argument("--output", metavar="DIRECTORY", type=Path, help="where the mean of the runs is written")
     parser.add_argument("--overwrite", action="store_true", help="evaluate again, and replace what is there")
@@ -69,12 +81,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluated(path: str, options: argparse.Namespace, others: Sequence[str], evaluate: Evaluate) -> Path:
     """The table of one run, which is made if it is not there."""
-    table = removal_path(RunDirectory.existing(path).path, options.split, options.layer_norms)
+    run = RunDirectory.existing(path)
+    table = removal_path(run.path, options.split, options.layer_norms)
     if table.exists() and not options.overwrite:
         if others:
             raise UserError(f"{table} exists, and options are given to evaluate with; give --overwrite too.")
         _check_metrics(table, options.metric)
+        _check_record(table, run)
         return table
+    before = table.stat().st_mtime_ns if table.exists() else None
     given = {
         "metrics": f"[{','.join(options.metric)}]" if options.metric else "null",
         "layer_norms": str(options.layer_norms).lower(),
@@ -85,7 +100,38 @@ def _evaluated(path: str, options: argparse.Namespace, others: Sequence[str], ev
     callback = [f"--trainer.callbacks.{name}={value}" for name, value in given.items()]
     verb = "validate" if options.split == "validation" else "test"
     evaluate(verb, path, ["--trainer.callbacks+=LayerRemoval", *callback, *others])
+    if not getattr(rank_zero_only, "rank", 0) and (not table.exists() or table.stat().st_mtime_ns == before):
+        raise UserError(
+            f"Nothing was evaluated, so that there is no table of {path}; let the options leave some batches."
+        )
     return table
+
+
+def _check_runs(paths: Sequence[str]) -> None:
+    """Checks that runs which are to be averaged differ in nothing but their seeds."""
+    runs = [RunDirectory.existing(path) for path in paths]
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UserError("A run is given twice; give each once.")
+    first, *others = [comparable(run.read_config()) for run in runs]
+    for path, other in zip(paths[1:], others, strict=True):
+        for key in sorted(first.keys() | other.keys() - {"seed_everything"}):
+            if key != "seed_everything" and first.get(key) != other.get(key):
+                raise UserError(
+                    f"{paths[0]} and {path} cannot be averaged: {key} is {first.get(key)!r} in one and "
+                    f"{other.get(key)!r} in the other; give runs that differ in their seeds only."
+                )
+
+
+def _check_record(table: Path, run: RunDirectory) -> None:
+    """Checks that a table is of the weights that the run has now, and of all its data."""
+    record = read_record(table)
+    manifest = read_manifest(run.best_checkpoint)
+    is_of_these = manifest is not None and record.get("checkpoint") == manifest.sha256
+    if not (is_of_these and record.get("of_the_run")):
+        raise UserError(
+            f"{table} is of other weights, data or limits than those of the run now; give --overwrite to evaluate the "
+            "run again."
+        )
 
 
 def _mean(tables: Sequence[Path], options: argparse.Namespace) -> Path:

@@ -107,7 +107,8 @@ class AdapterActivity(Callback):
         assert self.activity is not None
         # Autocast is off between the steps.
         with trainer.precision_plugin.forward_context():
-            measure(method, measured_insertions(method), batch, self.levels, self.activity)
+            for part in method.task.parts(batch):
+                measure(method, measured_insertions(method), part, self.levels, self.activity)
 
     def _write(self, trainer: Trainer, method: LightningModule, split: str) -> None:
         assert isinstance(method, AdaptationMethod)

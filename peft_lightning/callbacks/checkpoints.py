@@ -51,7 +51,8 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `last.ckpt` as training ended, wherever the run was stopped; and `best.ckpt` if there is none."""
         super().on_train_end(trainer, pl_module)
-        if self.monitor is None or not Path(self.path).is_file():
+        # Saving takes all processes, of which one may see what another one has just written.
+        if trainer.strategy.broadcast(self.monitor is None or not Path(self.path).is_file()):
             self._save_checkpoint(trainer, self.path)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:

@@ -13,11 +13,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from peft_lightning.backbone import Span, SpanRemoval
+from peft_lightning.callbacks.run_recorder import RunRecorder
 from peft_lightning.callbacks.span_answers import span_answers
 from peft_lightning.errors import UserError
 from peft_lightning.methods import AdaptationMethod
 from peft_lightning.methods.scores import Scores
-from peft_lightning.runs.removal_table import Change, removal_path, rows_of, write_rows
+from peft_lightning.runs.directory import write_json
+from peft_lightning.runs.removal_table import Change, record_path, removal_path, rows_of, write_rows
+from peft_lightning.storage.generations import read_manifest
 
 EVALUATIONS = (TrainerFn.VALIDATING, TrainerFn.TESTING)
 
@@ -32,14 +35,15 @@ class LayerRemoval(Callback):
     so.
 
     Written into the run directory (the trainer's `default_root_dir`): `layer_removal.csv` with every metric of every
-    span, a heatmap of each of `metrics` as PNG and PDF, and the same in TensorBoard. Of the test split the names begin
-    with `layer_removal_test`, and `_layer_norms` follows where these are removed too.
+    span, a heatmap of each of `metrics` as PNG and PDF, the same in TensorBoard, and `layer_removal.json`, which says
+    of which weights all this is. Of the test split the names begin with `layer_removal_test`, and `_layer_norms`
+    follows where these are removed too.
 
     Args:
         metrics: Metrics to draw; by default accuracy if the task has it, as in the paper's figure (also for CoLA), else
             the one that chooses the best checkpoint.
         layer_norms: Whether LayerNorms that were trained beside the method are removed in the span too.
-        change: Whether the heatmap shows `relative` changes, `(value - intact) / intact`, or `absolute` ones.
+        change: Whether the heatmap shows `relative` changes, `(value - intact) / |intact|`, or `absolute` ones.
         max_rows: The most rows (examples times states) that go through a layer at once; less takes less memory.
         overwrite: Whether files of an earlier evaluation are replaced.
 
@@ -161,7 +165,9 @@ class LayerRemoval(Callback):
         from peft_lightning.runs.removal_heatmap import log_heatmaps, write_heatmaps
 
         rows, table = rows_of(intact, dict(zip(spans, removed, strict=True))), self._table(trainer)
+        record_path(table).unlink(missing_ok=True)
         write_rows(table, rows)
+        write_json(record_path(table), _record(trainer))
         drawn, name = self._drawn(method), f"{type(method).__name__}, {_split(trainer)} split"
         write_heatmaps(table, rows, drawn, self.change, name)
         log_heatmaps(Path(trainer.default_root_dir) / "tensorboard", table, rows, drawn, self.change, name)
@@ -181,6 +187,16 @@ class LayerRemoval(Callback):
 
 def _split(trainer: Trainer) -> str:
     return "validation" if trainer.state.fn == TrainerFn.VALIDATING else "test"
+
+
+def _record(trainer: Trainer) -> dict[str, Any]:
+    """Of which weights the table is, and whether of all the run's own data."""
+    manifest = read_manifest(Path(trainer.ckpt_path)) if trainer.ckpt_path else None
+    recorders = [callback for callback in trainer.callbacks if isinstance(callback, RunRecorder)]  # type: ignore[attr-defined]
+    return {
+        "checkpoint": manifest.sha256 if manifest else None,
+        "of_the_run": any(recorder.recording for recorder in recorders),
+    }
 
 
 def _values(counts: Sequence[Scores]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The heatmap of a layer removal, in the form of Figure 6 of Houlsby et al. 2019."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from torch.utils.tensorboard import SummaryWriter
 from peft_lightning.figures import save_figure
 from peft_lightning.runs.removal_table import Change, RemovalRow
 
+log = logging.getLogger(__name__)
+
+Limits = tuple[float, float]
 # More layers than this, and numbers in the cells could not be read.
 MOST_WITH_NUMBERS = 12
 
@@ -32,18 +36,42 @@ def heatmap_grid(rows: Sequence[RemovalRow], metric: str, change: Change) -> np.
     return grid
 
 
+def heatmap_name(rows: Sequence[RemovalRow], metric: str, change: Change) -> tuple[str, Change]:
+    """How the file of a heatmap ends, and what it shows: absolute changes where relative ones are not defined."""
+    if change == "relative" and any(math.isnan(row.relative_change) for row in rows if row.metric == metric):
+        log.warning(
+            f"{metric} is 0 for the intact model, so that no change is relative to it: absolute ones are drawn."
+        )
+        change = "absolute"
+    return (metric if change == "relative" else f"{metric}_absolute"), change
+
+
 def write_heatmaps(
-    table: Path, rows: Sequence[RemovalRow], metrics: Sequence[str], change: Change, title: str
+    table: Path,
+    rows: Sequence[RemovalRow],
+    metrics: Sequence[str],
+    change: Change,
+    title: str,
+    limits: Limits | None = None,
 ) -> list[Path]:
     """Writes a heatmap of each metric as PNG and PDF beside the table.
+
+    Args:
+        table: The file of the table.
+        rows: Its rows.
+        metrics: What to draw.
+        change: Whether relative changes are shown, in percent, or absolute ones.
+        title: The first line of the title.
+        limits: The lowest and the highest value of the colour bar; by default those of the changes, and 0.
 
     Returns:
         The files.
     """
     files: list[Path] = []
     for metric in metrics:
-        with _drawn(rows, metric, change, title) as figure:
-            files += save_figure(figure, table.with_name(f"{table.stem}_{metric}"))
+        name, shown = heatmap_name(rows, metric, change)
+        with _drawn(rows, metric, shown, title, limits) as figure:
+            files += save_figure(figure, table.with_name(f"{table.stem}_{name}"))
     return files
 
 
@@ -53,35 +81,48 @@ def log_heatmaps(
     """Puts the same heatmaps into the TensorBoard log of a directory."""
     with SummaryWriter(str(directory)) as writer:
         for metric in metrics:
-            with _drawn(rows, metric, change, title) as figure:
-                writer.add_figure(f"{table.stem}/{metric}", figure, close=False)
+            name, shown = heatmap_name(rows, metric, change)
+            with _drawn(rows, metric, shown, title) as figure:
+                writer.add_figure(f"{table.stem}/{name}", figure, close=False)
 
 
 @contextmanager
-def _drawn(rows: Sequence[RemovalRow], metric: str, change: Change, title: str) -> Iterator[Figure]:
-    figure = _draw(heatmap_grid(rows, metric, change), rows, metric, change, title)
+def _drawn(
+    rows: Sequence[RemovalRow], metric: str, change: Change, title: str, limits: Limits | None = None
+) -> Iterator[Figure]:
+    figure = _draw(heatmap_grid(rows, metric, change), rows, metric, change, title, limits)
     yield figure
     plt.close(figure)
 
 
-def _draw(grid: np.ndarray, rows: Sequence[RemovalRow], metric: str, change: Change, title: str) -> Figure:
+def _draw(
+    grid: np.ndarray,
+    rows: Sequence[RemovalRow],
+    metric: str,
+    change: Change,
+    title: str,
+    limits: Limits | None,
+) -> Figure:
     """x: last removed layer, y: first removed layer; single layers, on the diagonal, are outlined."""
     layers = len(grid)
     size = 3.2 + 0.42 * layers
     figure, axes = plt.subplots(figsize=(size + 1.2, size), layout="constrained")
     # Nothing changes is the bright end, whether changes go down, as those of accuracy, or up, as those of a loss.
     low, high = min(0.0, float(np.nanmin(grid, initial=0.0))), max(0.0, float(np.nanmax(grid, initial=0.0)))
-    low, high = (low, high) if low < high else (-1.0, 1.0)
+    low, high = limits or ((low, high) if low < high else (-1.0, 1.0))
     image = axes.imshow(grid, cmap="viridis" if -low >= high else "viridis_r", vmin=low, vmax=high)
     unit = "relative change of {} (%)" if change == "relative" else "change of {}"
     figure.colorbar(image, ax=axes, label=unit.format(metric.replace("_", " ")))
     for layer in range(layers):
-        axes.add_patch(Rectangle((layer - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.5))
+        outline = Rectangle((layer - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor="black", lw=1.5, clip_on=False)
+        axes.add_patch(outline)
+    digits = 1 if change == "relative" else 3
     if layers <= MOST_WITH_NUMBERS:
         for first, last in np.argwhere(np.triu(np.ones_like(grid))).tolist():
-            colour = "black" if sum(image.cmap(image.norm(grid[first, last]))[:3]) > 1.5 else "white"
-            text = f"{grid[first, last]:.1f}" if change == "relative" else f"{grid[first, last]:.3f}"
-            axes.text(last, first, text, ha="center", va="center", fontsize=8, color=colour)
+            # Adding 0 takes the sign from what is rounded to -0.
+            value = round(grid[first, last], digits) + 0.0
+            colour = _legible_on(tuple(image.cmap(image.norm(value))))
+            axes.text(last, first, f"{value:.{digits}f}", ha="center", va="center", fontsize=8, color=colour)
     ticks = range(0, layers, 1 if layers <= MOST_WITH_NUMBERS else 2)
     axes.set(xticks=ticks, yticks=ticks, xlabel="last removed layer", ylabel="first removed layer")
     intact = next(row for row in rows if row.metric == metric and row.first is None)
@@ -90,3 +131,10 @@ def _draw(grid: np.ndarray, rows: Sequence[RemovalRow], metric: str, change: Cha
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     return figure
+
+
+def _legible_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever has the higher contrast (WCAG 2.2, relative luminance)."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3])
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"

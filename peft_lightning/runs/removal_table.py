@@ -2,11 +2,12 @@
 
 import csv
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +23,24 @@ def removal_path(directory: Path, split: str, layer_norms: bool = False) -> Path
     return directory / f"layer_removal{other_split}{'_layer_norms' if layer_norms else ''}.csv"
 
 
+def record_path(table: Path) -> Path:
+    """The file beside a table that says of what it is.
+
+    It holds `checkpoint`, the SHA-256 of the weights, and `of_the_run`: whether these are the run's own, on all its
+    data.
+    """
+    return table.with_suffix(".json")
+
+
+def read_record(table: Path) -> dict[str, Any]:
+    """What is said there; nothing if nobody does."""
+    try:
+        content = json.loads(record_path(table).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 @dataclass(frozen=True)
 class RemovalRow:
     """One metric without one span of layers.
@@ -32,7 +51,7 @@ class RemovalRow:
         metric: Name of the metric.
         value: Its value; over several runs the mean.
         absolute_change: `value - intact`; over several runs the mean of theirs.
-        relative_change: `(value - intact) / intact`, a fraction; not a number where the intact model has 0.
+        relative_change: `(value - intact) / |intact|`, a fraction; not a number where the intact model has 0.
         relative_error: Standard error of the relative change over the runs (ddof 1); not a number for one run.
         runs: Number of runs.
     """
@@ -58,7 +77,7 @@ def rows_of(intact: Mapping[str, float], spans: Mapping[tuple[int, int], Mapping
     for (first, last), metrics in spans.items():
         for metric, value in metrics.items():
             change = value - intact[metric]
-            relative = change / intact[metric] if intact[metric] else math.nan
+            relative = change / abs(intact[metric]) if intact[metric] else math.nan
             rows.append(RemovalRow(first, last, metric, value, change, relative))
     return rows
 

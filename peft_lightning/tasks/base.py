@@ -82,6 +82,10 @@ class Task(ABC):
         """What the loss of a batch counts in the mean loss over an evaluated set: by default its examples."""
         return self.size(batch)
 
+    def parts(self, batch: Batch) -> list[Batch]:
+        """The batch in parts, each of which fits into memory."""
+        return [batch]
+
     def answer(self, method: Any, batch: Batch) -> Any:
         """What evaluation counts and predictions are read from: the output of the method.
 

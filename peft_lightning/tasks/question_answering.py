@@ -80,11 +80,17 @@ class QuestionAnswering(Task):
         """The number of windows in training, of questions in evaluation."""
         return len(batch.get("window_counts", batch["input_ids"]))
 
+    def parts(self, batch: Batch) -> list[Batch]:
+        """So many windows at once, as a question may have many."""
+        inputs, size = self.inputs(batch), self.windows_at_once
+        return [
+            {name: tensor[at : at + size] for name, tensor in inputs.items()}
+            for at in range(0, len(batch["input_ids"]), size)
+        ]
+
     def answer(self, method: Callable[[Batch], Any], batch: Batch) -> QuestionAnsweringModelOutput:
         """The logits of all windows, of which no more are computed at once than fit into memory."""
-        parts = []
-        for at in range(0, len(batch["input_ids"]), self.windows_at_once):
-            parts.append(method({name: t[at : at + self.windows_at_once] for name, t in self.inputs(batch).items()}))
+        parts = [method(part) for part in self.parts(batch)]
         start_logits, end_logits = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("start_logits", "end_logits")
         )

@@ -16,7 +16,7 @@ from peft_lightning import load_run
 from peft_lightning.callbacks import LayerRemoval
 from peft_lightning.cli import main
 from peft_lightning.data import SQuAD, TextClassification
-from peft_lightning.runs import RunDirectory
+from peft_lightning.runs import RunDirectory, removal_heatmap, removal_table
 from peft_lightning.storage.generations import manifest_path
 from peft_lightning.testing import save_tiny_backbone
 
@@ -83,8 +83,11 @@ def test_a_metric_is_drawn_later_without_evaluating_again(fit, ablate, tmp_path)
     (run / "checkpoints" / "best.ckpt").unlink()
     ablate_again = ["ablate", str(run), "--metric=f1", "--metric=loss", "--change=absolute"]
     main(ablate_again)
-    assert (run / "layer_removal_f1.png").is_file()
-    assert (run / "layer_removal_loss.pdf").is_file()
+    assert (run / "layer_removal_f1_absolute.png").is_file()
+    assert (run / "layer_removal_loss_absolute.pdf").is_file()
+    log = EventAccumulator(str(run / "tensorboard"))
+    log.Reload()
+    assert {"layer_removal/accuracy", "layer_removal/f1_absolute"} <= set(log.Tags()["images"])
 
 
 def test_layer_norms_go_too_if_asked_for(fit, ablate, tmp_path):
@@ -169,15 +172,47 @@ def test_a_method_that_adapts_no_layer_is_told_and_nothing_changes(fit, ablate, 
     assert {float(row["absolute_change"]) for row in rows} == {0.0}
 
 
-def test_a_metric_of_zero_has_no_relative_change(tmp_path):
-    from peft_lightning.runs.removal_heatmap import write_heatmaps
-    from peft_lightning.runs.removal_table import read_rows, rows_of, write_rows
-
-    rows = rows_of({"matthews": 0.0}, {(0, 0): {"matthews": 0.5}})
+def test_a_metric_of_zero_has_no_relative_change_and_its_absolute_one_is_drawn(tmp_path, caplog):
+    rows = removal_table.rows_of({"matthews": 0.0}, {(0, 0): {"matthews": 0.5}})
     assert math.isnan(rows[1].relative_change)
-    write_rows(tmp_path / "table.csv", rows)
-    assert repr(read_rows(tmp_path / "table.csv")) == repr(rows)
-    assert all(path.is_file() for path in write_heatmaps(tmp_path / "table.csv", rows, ["matthews"], "relative", ""))
+    removal_table.write_rows(tmp_path / "table.csv", rows)
+    assert repr(removal_table.read_rows(tmp_path / "table.csv")) == repr(rows)
+    files = removal_heatmap.write_heatmaps(tmp_path / "table.csv", rows, ["matthews"], "relative", "")
+    assert [path.name for path in files] == ["table_matthews_absolute.png", "table_matthews_absolute.pdf"]
+    assert "matthews is 0 for the intact model" in caplog.text
+
+
+def test_what_falls_is_negative_even_from_below_zero():
+    rows = removal_table.rows_of({"matthews": -0.1}, {(0, 0): {"matthews": -0.2}})
+    assert rows[1].relative_change == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize(("layers", "numbers"), [(3, 6), (13, 0)])
+def test_the_heatmap_has_the_form_of_the_paper(layers, numbers, tmp_path, monkeypatch):
+    """x: last removed layer, y: first removed layer, counted downwards; nothing below the outlined diagonal."""
+    spans = {
+        (first, last): {"accuracy": 0.8 - 0.01 * (last - first) - 0.001 * first}
+        for first in range(layers)
+        for last in range(first, layers)
+    }
+    rows, drawn = removal_table.rows_of({"accuracy": 0.8}, spans), []
+    monkeypatch.setattr(removal_heatmap, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    removal_heatmap.write_heatmaps(tmp_path / "t.csv", rows, ["accuracy"], "relative", "LoRA", limits=(-50.0, 0.0))
+    axes, bar = drawn[0].axes
+    image, grid = axes.images[0], axes.images[0].get_array()
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("last removed layer", "first removed layer")
+    assert bar.get_ylabel() == "relative change of accuracy (%)"
+    assert image.get_clim() == (-50.0, 0.0)
+    assert image.origin == "upper"
+    assert image.cmap.name == "viridis"
+    assert grid[0, layers - 1] == pytest.approx(100 * -0.01 * (layers - 1) / 0.8)
+    assert all(grid.mask[last, first] == (last > first) for first in range(layers) for last in range(layers))
+    assert len(axes.patches) == layers
+    assert len(axes.texts) == numbers
+    if numbers:
+        texts = {text.get_position(): text.get_text() for text in axes.texts}
+        assert texts[0, 0] == "0.0"
+        assert texts[2, 0] == "-2.5"
 
 
 def test_bad_input(fit, refused, tmp_path, reviews):
@@ -216,3 +251,26 @@ def test_an_empty_split_is_refused(fit, refused, tmp_path, reviews):
         text = "text,label\n" if split == "validation" else (reviews / f"{split}.csv").read_text()
         (empty / f"{split}.csv").write_text(text)
     assert "validation.csv is empty" in refused(["ablate", run, f"--data.source={empty}", *QUIET])
+
+
+def test_a_table_of_other_weights_or_fewer_rows_is_not_taken_for_that_of_the_run(fit, ablate, refused, tmp_path):
+    run = fit(tmp_path / "run", epochs=1)
+    assert "Nothing was evaluated" in refused(["ablate", run, "--trainer.limit_val_batches=0", *QUIET])
+    one_batch = ablate(run, "--trainer.limit_val_batches=1")
+    assert "other weights, data or limits" in refused(["ablate", run])
+    assert ablate(run, "--overwrite") != one_batch
+    assert "Nothing was evaluated" in refused(["ablate", run, "--overwrite", "--trainer.limit_val_batches=0", *QUIET])
+    main(["ablate", str(run)])
+    best = RunDirectory(run).best_checkpoint
+    manifest = manifest_path(best).read_text()
+    manifest_path(best).write_text(manifest.replace(manifest[12:20], "0" * 8))
+    assert "other weights, data or limits" in refused(["ablate", run])
+
+
+def test_only_runs_that_differ_in_their_seeds_are_averaged(fit, refused, tmp_path):
+    run, other = fit(tmp_path / "run", epochs=1), fit(tmp_path / "other", "--model.lr=1e-3", epochs=1)
+    assert "A run is given twice" in refused(["ablate", run, f"{run}/", "--output", tmp_path / "mean", *QUIET])
+    sentence = refused(["ablate", run, other, "--output", tmp_path / "mean", *QUIET])
+    assert "cannot be averaged: model.init_args.lr is" in sentence
+    assert not list(run.glob("layer_removal*"))
+    assert not (tmp_path / "mean").exists()
