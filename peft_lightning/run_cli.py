@@ -52,6 +52,8 @@ class FinishedError(Exception):
 class CLI(LightningCLI):
     """LightningCLI whose runs live in run directories."""
 
+    recorder: RunRecorder | None = None
+
     def __init__(self, args: list[str]):
         self.verb = args[0]
         usage = {verb: f"On a run: peft-lightning {verb} RUN [options]" for verb in ("validate", "test")}
@@ -265,7 +267,7 @@ class CLI(LightningCLI):
             end_launched(self.trainer)
             if is_out_of_memory(error):
                 raise out_of_memory(subcommand, self.config[subcommand], self.trainer, self.run, error) from error
-            if getattr(self, "recorder", None) and self.recorder.is_out_of_memory_elsewhere:
+            if self.recorder and self.recorder.is_out_of_memory_elsewhere:
                 # That process tells; what is wrong here is only that it is gone.
                 raise SystemExit(OutOfMemoryError.exit_status) from error
             raise
