@@ -32,11 +32,12 @@ from peft_lightning.callbacks import (
 )
 from peft_lightning.complaints import check_leftovers
 from peft_lightning.data import Benchmark
-from peft_lightning.errors import UserError
+from peft_lightning.errors import OutOfMemoryError, UserError
 from peft_lightning.help import DESCRIPTION, HelpFormatter
 from peft_lightning.memory import is_out_of_memory
 from peft_lightning.methods import AdaptationMethod, read_checkpoint
 from peft_lightning.out_of_memory import check_halving, out_of_memory, use_halves
+from peft_lightning.processes import end_launched
 from peft_lightning.runs import RunDirectory, default_run_directory, print_summary
 from peft_lightning.runs.directory import comparable
 from peft_lightning.storage import generations
@@ -50,6 +51,8 @@ class FinishedError(Exception):
 
 class CLI(LightningCLI):
     """LightningCLI whose runs live in run directories."""
+
+    recorder: RunRecorder | None = None
 
     def __init__(self, args: list[str]):
         self.verb = args[0]
@@ -168,7 +171,8 @@ class CLI(LightningCLI):
         if not options.fast_dev_run:
             config = yaml.safe_dump(self.options | {"ckpt_path": None, "weights_only": None}, sort_keys=False)
             seed = self.config[self.subcommand].seed_everything
-            callbacks.append(RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic))
+            self.recorder = RunRecorder(self.run, config, seed, self._is_of_the_run(), options.deterministic)
+            callbacks.append(self.recorder)
         if self.subcommand == "fit":
             metrics = MetricsFile(self.run)
             callbacks += self._training_callbacks(options, metrics)
@@ -256,13 +260,17 @@ class CLI(LightningCLI):
                 raise tell(stop, self.run) if self.trainer.is_global_zero else SystemExit(0) from stop
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Names what is otherwise a long message of an allocator."""
+        """Names what is otherwise a long message of an allocator, and leaves no process waiting for a failed one."""
         try:
             super()._run_subcommand(subcommand)
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(subcommand, self.config[subcommand], self.trainer, self.run, error) from error
+            end_launched(self.trainer)
+            if is_out_of_memory(error):
+                raise out_of_memory(subcommand, self.config[subcommand], self.trainer, self.run, error) from error
+            if self.recorder and self.recorder.is_out_of_memory_elsewhere:
+                # That process tells; what is wrong here is only that it is gone.
+                raise SystemExit(OutOfMemoryError.exit_status) from error
+            raise
 
     def before_validate(self) -> None:
         """Evaluates the best checkpoint unless another one is given."""

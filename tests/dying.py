@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import subprocess
 import time
 import traceback
 import warnings
@@ -70,6 +71,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "it has not come about"
         time.sleep(0.01)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or is a zombie that nobody has asked for its status yet."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return not state or state.startswith("Z")
 
 
 def random_moments(count: int, longest: float, seed: int = 0) -> list[float]:

@@ -4,11 +4,13 @@ As a script: `python stopped_fit.py HOOK NUMBER SAVING fit --model ...`
 """
 
 import os
+import shutil
 import signal
 import sys
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from unittest import mock
 
 from lightning.pytorch.callbacks import Checkpoint
@@ -51,6 +53,19 @@ def save(trainer):
     """Writes `last.ckpt` there and then."""
     _, last, *_ = trainer.checkpoint_callbacks
     last._save_checkpoint(trainer, last.path)
+
+
+def copy(place, trainer, name):
+    """Writes `last.ckpt`, and keeps a copy of the run directory as it is then under `place/name`."""
+    save(trainer)
+    if trainer.is_global_zero:
+        for file in ("config.yaml", "environment.json", "metrics.csv", "result.json", "checkpoints"):
+            source, target = Path(trainer.default_root_dir) / file, place / name / file
+            target.parent.mkdir(exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.is_file():
+                shutil.copy2(source, target)
 
 
 class Acts(Checkpoint):

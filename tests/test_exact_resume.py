@@ -1,5 +1,6 @@
 """A run that is stopped, wherever that is, and goes on ends bit-equal to one that never was."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from stopped_fit import PowerFailure, acting, save, stopping
+from stopped_fit import PowerFailure, acting, copy, save, stopping
 
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
@@ -61,7 +62,17 @@ UNSAVED = {
     "inside a validation": ("on_validation_batch_start", 5),
     "second epoch": ("on_before_optimizer_step", 9),
 }
-TWO_DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp", "--data.batch_size=5")
+# On two devices an epoch has 7 batches on each, and a validation 2.
+SMALLER = ("--model=stopped_fit.EpochLogging", "--data.batch_size=7")
+KINDS_OF_TWO = KINDS | {"a number of steps": (*KINDS["a number of steps"], "--trainer.max_steps=8")}
+MOMENTS_OF_TWO = MOMENTS | {
+    "second validation": ("on_validation_batch_end", 3),
+    "last batch of an epoch": ("on_train_batch_end", 7),
+    "first batch of an epoch": ("on_train_batch_end", 8),
+    "second epoch": ("on_train_batch_end", 10),
+    "last batch": ("on_train_batch_end", 14),
+}
+TWO_DEVICES = ("--trainer.devices=2", "--trainer.strategy=ddp")
 
 
 @pytest.fixture(scope="session")
@@ -93,11 +104,7 @@ def straight(arguments, tmp_path_factory):
     def run(*options):
         if options not in made:
             made[options] = RunDirectory(tmp_path_factory.mktemp("straight"))
-            command = arguments(made[options].path, *options)
-            if "--trainer.strategy=ddp" in options:
-                assert run_script("-m", "peft_lightning", *command) == 0
-            else:
-                main(command)
+            main(arguments(made[options].path, *options))
         return made[options]
 
     return run
@@ -143,6 +150,11 @@ def run_script(*arguments):
     return subprocess.run([sys.executable, *map(str, arguments)], timeout=600, check=False).returncode
 
 
+def on_two_devices(directory, *starts):
+    (directory / "starts.json").write_text(json.dumps(starts), encoding="utf-8")
+    assert run_script(SCRIPT.with_name("stopped_on_two.py"), directory / "starts.json") == 0
+
+
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments, straight, tmp_path):
     run = RunDirectory(tmp_path / "run")
     for hook, number in (
@@ -178,6 +190,13 @@ def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, strai
     assert torch.load(run.last_checkpoint, weights_only=True)["exact_resume"]["place"]["batches"] == 4
     main(arguments(run.path, *WINDOWS))
     assert_bit_equal(run, straight(*WINDOWS))
+
+
+def test_two_processes_go_on(arguments, tmp_path):
+    straight, run = RunDirectory(tmp_path / "straight"), RunDirectory(tmp_path / "run")
+    one, other = ({"fit": arguments(each.path, *WINDOWS, *SMALLER)} for each in (straight, run))
+    on_two_devices(tmp_path, one, other | {"stop": MOMENTS["inside a validation"]}, other)
+    assert_bit_equal(run, straight)
 
 
 @pytest.mark.parametrize("moment", [("on_train_batch_end", 7), ("on_train_batch_end", 11), ("on_train_epoch_end", 1)])
@@ -241,20 +260,10 @@ def copies(arguments, tmp_path_factory):
     """`copies(*options)` holds a run directory as it was when `last.ckpt` was written, at each of the moments."""
     made = {}
 
-    def copy(run_dir, place, trainer, name):
-        save(trainer)
-        for file in ("config.yaml", "environment.json", "metrics.csv", "result.json", "checkpoints"):
-            source, target = run_dir / file, place / name / file
-            target.parent.mkdir(exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target)
-            elif source.is_file():
-                shutil.copy2(source, target)
-
     def of(*options):
         if options not in made:
             made[options], run_dir = (tmp_path_factory.mktemp(name) for name in ("copies", "watched"))
-            with acting(MOMENTS, partial(copy, run_dir, made[options])):
+            with acting(MOMENTS, partial(copy, made[options])):
                 main(arguments(run_dir, *options))
         return made[options]
 
@@ -299,9 +308,25 @@ def test_the_last_checkpoint_before_any_moment(moment, kind, arguments, straight
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["windows of two batches", "validation at the end of epochs"])
-@pytest.mark.parametrize("moment", ["third batch", "inside a validation", "end of an epoch", "second epoch"])
-def test_two_processes_go_on_in_two_others(moment, kind, arguments, straight, tmp_path):
-    run, options = RunDirectory(tmp_path / "run"), (*KINDS[kind], *TWO_DEVICES, "--model=stopped_fit.EpochLogging")
-    assert run_script(SCRIPT, *MOMENTS[moment], "saving", *arguments(run.path, *options)) != 0
-    assert run_script("-m", "peft_lightning", *arguments(run.path, *options)) == 0
-    assert_bit_equal(run, straight(*options))
+def test_two_processes_that_are_killed_go_on_in_two_others(kind, arguments, tmp_path):
+    straight, options = RunDirectory(tmp_path / "straight"), (*KINDS[kind], *SMALLER)
+    moments = ("third batch", "inside a validation", "end of an epoch", "second epoch")
+    runs = [RunDirectory(tmp_path / moment) for moment in moments]
+    for moment, run in zip(moments, runs, strict=True):
+        command = arguments(run.path, *options, *TWO_DEVICES)
+        assert run_script(SCRIPT, *MOMENTS_OF_TWO[moment], "saving", *command) == -9
+    on_two_devices(tmp_path, *({"fit": arguments(run.path, *options)} for run in (straight, *runs)))
+    for run in runs:
+        assert_bit_equal(run, straight)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS_OF_TWO)
+def test_two_processes_go_on_from_a_checkpoint_of_any_moment(kind, arguments, tmp_path):
+    straight, watched, *runs = (RunDirectory(tmp_path / name) for name in ("straight", "watched", *MOMENTS_OF_TWO))
+    fits = {run: {"fit": arguments(run.path, *KINDS_OF_TWO[kind], *SMALLER)} for run in (straight, watched, *runs)}
+    copying = {"copies": str(tmp_path), "moments": MOMENTS_OF_TWO}
+    on_two_devices(tmp_path, fits[straight], fits[watched] | copying)
+    on_two_devices(tmp_path, *(fits[run] for run in runs))
+    for run in runs:
+        assert_bit_equal(run, straight)

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from dying import has_ended, wait_for
 from small_files import rows_of
 
 from peft_lightning.methods import Houlsby
@@ -133,6 +138,14 @@ def test_a_batch_that_cannot_be_halved_ends_the_run(fit, tmp_path, monkeypatch, 
     assert RunDirectory(tmp_path / "run").read_result()["status"] == "oom"
 
 
+def test_a_run_that_goes_on_from_a_checkpoint_of_another_run_keeps_its_batches(fit, tmp_path, monkeypatch, capsys):
+    earlier, run = RunDirectory(fit(tmp_path / "earlier", epochs=1)), RunDirectory(tmp_path / "run")
+    failing(monkeypatch, cuda, lambda method, rows: rows > 4)
+    assert status_of(fit, run.path, HALVE, f"--ckpt_path={earlier.last_checkpoint}") == 4
+    assert "The batch cannot be halved: the run has trained batches of this size already" in capsys.readouterr().err
+    assert not run.last_checkpoint.exists()
+
+
 @pytest.mark.parametrize("size", [1, 7])
 def test_halves_of_an_odd_batch_are_refused_at_once(fit, tmp_path, capsys, size):
     assert status_of(fit, tmp_path / "run", HALVE, f"--data.batch_size={size}") == 1
@@ -148,3 +161,64 @@ def test_an_evaluation_without_memory_leaves_the_run_as_it_is(fit, tmp_path, mon
     assert "These would help: --data.batch_size 4 (it is 8); a smaller --data.max_length" in sentence
     assert "gradient_checkpointing" not in sentence
     assert run.result.read_text() == before
+
+
+# On one of two processes a step has too little memory; the other one waits for it, in a way that may find out.
+ON_ONE_PROCESS = """
+import os, sys, time
+import torch
+from peft_lightning.cli import main
+from peft_lightning.methods import LoRA
+
+original = LoRA.training_step
+
+def training_step(self, batch, batch_idx):
+    if self.global_rank == 1:
+        with open(os.environ["PID"], "w") as file:
+            file.write(str(os.getpid()))
+    if batch_idx == int(os.environ["FAILS_AT"]):
+        if self.global_rank == int(os.environ["FAILS_ON"]):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        time.sleep(float(os.environ["OTHER_SLEEPS"]))
+    return original(self, batch, batch_idx)
+
+LoRA.training_step = training_step
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails_on", "fails_at", "sleeps", "status"),
+    [
+        (1, 0, 0, 4),
+        # As one that waits for a GPU: only SIGKILL ends it, which Lightning sends within 5 seconds.
+        pytest.param(1, 2, 200, -signal.SIGKILL, marks=pytest.mark.long),
+        pytest.param(0, 2, 200, 4, marks=pytest.mark.long),
+    ],
+)
+def test_one_process_of_two_without_memory_ends_both(tmp_path, tiny, reviews, fails_on, fails_at, sleeps, status):
+    script, run, pid = tmp_path / "one.py", RunDirectory(tmp_path / "run"), tmp_path / "pid"
+    script.write_text(ON_ONE_PROCESS, encoding="utf-8")
+    options = [f"--model.backbone={tiny()}", "--data=TextClassification", f"--data.source={reviews}", HALVE]
+    options += ["--data.max_length=16", "--data.batch_size=4", f"--run_dir={run.path}", "--trainer.max_epochs=1"]
+    options += ["--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "PID": str(pid), "FAILS_ON": str(fails_on)}
+    own |= {"FAILS_AT": str(fails_at), "OTHER_SLEEPS": str(sleeps)}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(script), "fit", "--model=LoRA", "--trainer.strategy=ddp", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        env=os.environ | own,
+    )
+    assert done.returncode == status, done.stderr
+    assert time.monotonic() - began < 150
+    result = run.read_result()
+    assert result["status"] == "oom"
+    assert result["error"].startswith(f"Out of memory at step {fails_at}: CUDA out of memory.")
+    assert done.stderr.count("peft-lightning: error: Out of memory") == 1
+    assert "The batch cannot be halved: there are several processes" in done.stderr
+    assert "Traceback" not in done.stderr
+    wait_for(lambda: has_ended(int(pid.read_text())), seconds=30)

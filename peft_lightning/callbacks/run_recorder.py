@@ -33,6 +33,9 @@ class RunRecorder(Callback):
         seed: The seed of the run.
         recording: Whether metrics of an evaluation are those of the run, and not of other data or weights.
         deterministic: What `--trainer.deterministic` asks for.
+
+    Attributes:
+        is_out_of_memory_elsewhere: Whether training failed here because another process was out of memory.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class RunRecorder(Callback):
         self.deterministic = deterministic
         self.best: dict[str, float] = {}
         self.earlier_seconds = 0.0
+        self.is_out_of_memory_elsewhere = False
+        self._is_running = False
         self._started: float | None = None
         self._contents: dict[str, str] = {}
 
@@ -82,8 +87,13 @@ class RunRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Describes the run, now that all is loaded and checked."""
         assert isinstance(pl_module, AdaptationMethod)
-        if not trainer.is_global_zero:
-            return
+        self._is_running = True
+        if trainer.is_global_zero:
+            self._describe(trainer, pl_module)
+        # No process may fail before there is a status that it could change.
+        trainer.strategy.barrier()
+
+    def _describe(self, trainer: Trainer, pl_module: AdaptationMethod) -> None:
         if not self.run.config.is_file():
             write_text(self.run.config, self.config)
         here = describe_environment(self.deterministic)
@@ -135,21 +145,20 @@ class RunRecorder(Callback):
         self._record(trainer, self._outcome("done" if _came_to_its_end(trainer) else "stopped") | _found(trainer))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Records that training came to no end, and why."""
-        if trainer.state.fn == TrainerFn.FITTING and self.run.read_result().get("status") == "running":
-            if isinstance(exception, StoppedBySignal):
-                status, why = "interrupted", {"signal": exception.signal.name}
-            elif isinstance(exception, TimeLimitReached):
-                status, why = "stopped", {}
-            elif isinstance(exception, KeyboardInterrupt | SystemExit):
-                status, why = "interrupted", {}
-            elif isinstance(exception, TrainingError):
-                status, why = exception.status, {"error": str(exception), **exception.details}
-            elif is_out_of_memory(exception):
-                status, why = OutOfMemoryError.status, {"error": str(exception)}
-            else:
-                status, why = "failed", {"error": f"{type(exception).__name__}: {exception}"}
-            self._record(trainer, self._outcome(status) | _found(trainer) | why)
+        """Records that training came to no end, and why.
+
+        A failure may be that of one process alone, from which the others learn only that it is gone: the first one to
+        fail records it, whichever it is. Of what all processes decide alike, it is the first in order.
+        """
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        recorded = self.run.read_result().get("status")
+        if recorded == "running":
+            status, why = _end(exception)
+            alone = status in (OutOfMemoryError.status, "failed")
+            self._record(trainer, self._outcome(status) | _found(trainer) | why, whichever=alone)
+        elif self._is_running and trainer.world_size > 1:
+            self.is_out_of_memory_elsewhere = recorded == OutOfMemoryError.status
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run has to know."""
@@ -175,8 +184,8 @@ class RunRecorder(Callback):
             "checkpoint_bytes": best.stat().st_size if best.is_file() else None,
         }
 
-    def _record(self, trainer: Trainer, changes: dict[str, Any]) -> None:
-        if trainer.is_global_zero and self.recording:
+    def _record(self, trainer: Trainer, changes: dict[str, Any], whichever: bool = False) -> None:
+        if (trainer.is_global_zero or whichever) and self.recording:
             self.run.update_result(changes)
 
     def _log_to_tensorboard(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,6 +193,21 @@ class RunRecorder(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.log_hyperparams(dict(pl_module.hparams), self.best)
+
+
+def _end(exception: BaseException) -> tuple[str, dict[str, Any]]:
+    """The status of a run that ends with an exception, and what more there is to tell."""
+    if isinstance(exception, StoppedBySignal):
+        return "interrupted", {"signal": exception.signal.name}
+    if isinstance(exception, TimeLimitReached):
+        return "stopped", {}
+    if isinstance(exception, KeyboardInterrupt | SystemExit):
+        return "interrupted", {}
+    if isinstance(exception, TrainingError):
+        return exception.status, {"error": str(exception), **exception.details}
+    if is_out_of_memory(exception):
+        return OutOfMemoryError.status, {"error": str(exception)}
+    return "failed", {"error": f"{type(exception).__name__}: {exception}"}
 
 
 def _came_to_its_end(trainer: Trainer) -> bool:

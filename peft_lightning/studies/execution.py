@@ -1,9 +1,10 @@
 """Executes a study on this machine, and goes on with one that was interrupted."""
 
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,23 @@ import yaml
 from tqdm import tqdm
 
 from peft_lightning.callbacks.stop_on_signal import EXIT_STATUS
-from peft_lightning.errors import NonFiniteError, OutOfMemoryError, UserError
+from peft_lightning.errors import NonFiniteError, OutOfMemoryError, TrainingError, UserError
 from peft_lightning.runs import RunDirectory
 from peft_lightning.studies.report import write_report
+from peft_lightning.studies.signals import StudySignals
 from peft_lightning.studies.study import PlannedRun, Study
 
 
-def execute_in_a_process(run: PlannedRun) -> int:
+def execute_in_a_process(signals: StudySignals, run: PlannedRun) -> int:
     """Does one run in a process of its own, so that its peak memory is its own; returns the exit status."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(dict(run.config), file)
         file.flush()
         arguments = [file.name, str(run.seed), str(run.directory), *(["test"] if run.tested else [])]
-        return subprocess.run([sys.executable, "-m", "peft_lightning.studies.one_run", *arguments]).returncode
+        return signals.execute([sys.executable, "-m", "peft_lightning.studies.one_run", *arguments])
 
 
-def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_process) -> list[Path]:
+def run_study(study: Study, execute: Callable[[PlannedRun], int] | None = None) -> list[Path]:
     """Runs what is missing, then writes the report.
 
     A run that fails, or is out of memory, is named in the end and does not stop the others. An interruption does; the
@@ -34,7 +36,7 @@ def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_
 
     Args:
         study: The study.
-        execute: Does one run, and returns an exit status.
+        execute: Does one run, and returns an exit status; by default in a process of its own.
 
     Returns:
         The files of the report.
@@ -43,14 +45,15 @@ def run_study(study: Study, execute: Callable[[PlannedRun], int] = execute_in_a_
         UserError: Runs have failed.
     """
     failed: dict[Path, PlannedRun] = {}
-    with tqdm(total=study.size, desc="Study", unit=" runs", file=sys.stderr) as progress:
+    signals = StudySignals()
+    execute = execute or partial(execute_in_a_process, signals)
+    with signals.handling(), tqdm(total=study.size, desc="Study", unit=" runs", file=sys.stderr) as progress:
         while run := _next(study, failed, progress):
             progress.set_postfix_str(str(run))
             status = execute(run)
-            if (
-                status < 0 or status in EXIT_STATUS.values()
-            ):  # killed by a signal, or the status of one that was handled
-                sys.exit(status if status > 0 else 128 - status)
+            if signals.received or _was_interrupted(run, status):
+                progress.close()
+                raise signals.stop(str(run), status)
             if status and run.directory not in finished(study):
                 failed[run.directory] = run
     files = write_report(study, finished(study))
@@ -72,6 +75,14 @@ def finished(study: Study) -> dict[Path, dict[str, Any]]:
             if diverged or (result.get("status") == "done" and (tested or not run.tested)):
                 found[run.directory] = result
     return found
+
+
+def _was_interrupted(run: PlannedRun, status: int) -> bool:
+    """Whether a signal has ended a run; Lightning, too, kills the first process of a run when another one fails."""
+    told = RunDirectory(run.directory).read_result().get("status")
+    if status == -signal.SIGKILL and told in (OutOfMemoryError.status, TrainingError.status):
+        return False
+    return status < 0 or status in EXIT_STATUS.values()
 
 
 def _why(run: PlannedRun) -> str:

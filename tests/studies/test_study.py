@@ -59,8 +59,10 @@ def test_the_second_stage_is_the_best_point_on_validation_with_all_seeds(tmp_pat
 def test_a_run_that_diverged_is_never_chosen(tmp_path):
     study = read_study(write(tmp_path / "study.yaml"))
     first, second = study.candidates("LoRA")
-    chosen = study.chosen("LoRA", {first.directory: result(None), second.directory: result(0.1)})
-    assert chosen[0].point == (("lr", 1e-2),)
+    diverged = result(0.9) | {"status": "nonfinite"}
+    for worse in (diverged, result(None)):
+        chosen = study.chosen("LoRA", {first.directory: worse, second.directory: result(0.1)})
+        assert chosen[0].point == (("lr", 1e-2),)
 
 
 def test_a_run_that_diverges_is_a_result_and_one_without_memory_a_failure(study, tmp_path, monkeypatch):
