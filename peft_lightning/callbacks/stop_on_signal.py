@@ -107,8 +107,9 @@ class StopOnSignal(Callback):
     def _stop_if_told(self, trainer: Trainer) -> None:
         number = self.received or 0
         if trainer.world_size > 1:
+            # All processes take part, also those that are told: one that left this out would wait elsewhere for ever.
             told = torch.tensor(float(number), device=trainer.strategy.root_device)
-            number = number or int(trainer.strategy.reduce(told, reduce_op="max"))
+            number = int(trainer.strategy.reduce(told, reduce_op="max"))
         if number:
             raise StoppedBySignal(number, trainer.global_step if save_last(trainer) else None)
 
