@@ -283,7 +283,7 @@ class Benchmark(LightningDataModule):
     def _check(self, split: str) -> Dataset:
         checked, column = self.check(split), self.id_column(split)
         if column and column in self.raw[split].column_names:
-            check_ids(self.raw[split][column][:], self.where(split), column)
+            check_ids(self.raw[split], self.where(split), column)
         return checked
 
     def _drawn(self, table: Dataset, size: int) -> Dataset:

@@ -13,22 +13,22 @@ from peft_lightning.errors import UserError
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 
 
-def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> list[int]:
-    """Checks that every line of a file without quotes is UTF-8 and has the fields that it should have.
+def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> dict[int, int]:
+    """Checks that every line of a file without quotes is UTF-8, one row, and has the fields that it should have.
 
     Args:
         path: The file.
         delimiter: Between two fields.
         fields: Their number; by default that of the first line.
-        may_lack: Whether a line may have fewer.
+        may_lack: Whether a row may have fewer, as the pieces of one that is broken by an end of line have.
 
     Returns:
-        The numbers, from 1, of lines that have fewer.
+        The numbers of the rows that have fewer, from 1 behind the first row -> those of their lines, from 1.
 
     Raises:
         UserError: A line is wrong.
     """
-    mark, short = delimiter.encode(), []
+    mark, short, row = delimiter.encode(), {}, -1
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -37,12 +37,21 @@ def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack:
                 raise UserError(
                     f"{path}, line {number}: byte {error.start + 1} is not UTF-8; convert the file to UTF-8."
                 ) from error
-            found = line.count(mark) + 1
-            fields = found if fields is None else fields
-            if found < fields and may_lack and line.strip():
-                short.append(number)
-            elif found != fields and line.strip():
-                raise UserError(f"{path}, line {number} has {found} columns instead of {fields}; correct the line.")
+            # For those who read the rows, a carriage return ends one by itself.
+            pieces = [piece for piece in line.splitlines() if piece.strip(b" ")]
+            if len(pieces) > 1 and not may_lack:
+                raise UserError(
+                    f"{path}, line {number}: a carriage return breaks the line at byte {len(pieces[0]) + 1}; "
+                    "remove it, or end every line with a line feed."
+                )
+            for piece in pieces:
+                row += 1
+                found = piece.count(mark) + 1
+                fields = found if fields is None else fields
+                if found < fields and may_lack:
+                    short[row] = number
+                elif found != fields:
+                    raise UserError(f"{path}, line {number} has {found} columns instead of {fields}; correct the line.")
     return short
 
 

@@ -40,6 +40,7 @@ class GLUE(HeldOut, TextDataModule):
         super().__init__(source=source, **kwargs)
         self.task = task
         self.facts = GLUE_TASKS[task]
+        self.may_be_empty = self.facts.may_be_empty
 
     @cached_property
     def _files(self) -> dict[str, Dataset] | None:
@@ -86,9 +87,8 @@ class GLUE(HeldOut, TextDataModule):
         return ClassColumn(column, self.labels, self.label_values)
 
     def id_column(self, split: str) -> str | None:
-        """GLUE's number of a row to be predicted, by which its server knows it; called otherwise in QQP, on the Hub."""
-        known = self.raw[split].column_names if self.label_of(split) is None else ()
-        return next((name for name in ("index", "id", "idx") if name in known), None)
+        """GLUE's number of a row, by which its server knows predictions; it has other names in QQP and on the Hub."""
+        return next((name for name in ("index", "id", "idx") if name in self.raw[split].column_names), None)
 
     @property
     def task_description(self) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 from lightning.pytorch.utilities import rank_zero_warn
 
-from peft_lightning.data.faults import check_lines
+from peft_lightning.data.faults import check_lines, check_utf8
 from peft_lightning.data.files import read_file
 from peft_lightning.data.glue_tasks import GLUE_TASKS
 from peft_lightning.data.readers import Delimited, read_delimited
+from peft_lightning.data.rows import ROW_OF_FILE
 from peft_lightning.errors import UserError
 
 _SPLITS = {
@@ -31,7 +33,7 @@ def glue_files(source: str, task: str) -> dict[str, Dataset] | None:
 
     - CoLA's training and development files have no header.
     - MRPC may also be there as its publisher's two `msr_paraphrase_*.txt` and GLUE's `dev_ids.tsv`.
-    - QQP has rows that lack fields; as in the Hub's copy they are left out.
+    - QQP has rows that lack fields; as in the Hub's copy they are left out, but of the test split none may be.
     - MNLI brings the diagnostic set along.
 
     Args:
@@ -72,12 +74,19 @@ def _diagnostic(*directories: Path) -> Path | None:
 
 def _read(path: Path, task: str) -> Dataset:
     columns = GLUE_TASKS[task].columns if path.stem in ("train", "dev") else None
-    short = check_lines(path, "\t", fields=len(columns) if columns else None, may_lack=task == "qqp")
+    may_lack = task == "qqp" and path.stem != "test"
+    short = check_lines(path, "\t", fields=len(columns) if columns else None, may_lack=may_lack)
     table = read_file(path, column_names=columns, ragged=True)
     if short:
-        rank_zero_warn(f"{path}: {len(short)} rows lack fields and are left out, the first of them in line {short[0]}.")
-        table = table.select(sorted(set(range(len(table))) - {line - 2 for line in short}))
+        first = next(iter(short.values()))
+        rank_zero_warn(f"{path}: {len(short)} rows lack fields and are left out, the first of them in line {first}.")
+        table = _chosen(table, ~np.isin(np.arange(1, len(table) + 1), list(short)))
     return table
+
+
+def _chosen(table: Dataset, chosen: np.ndarray) -> Dataset:
+    """Some rows of a file, with their numbers there."""
+    return table.add_column(ROW_OF_FILE, np.arange(1, len(table) + 1)).select(np.flatnonzero(chosen))
 
 
 def _paraphrases(directory: Path) -> dict[str, Dataset]:
@@ -88,13 +97,17 @@ def _paraphrases(directory: Path) -> dict[str, Dataset]:
             f"{directory} holds msr_paraphrase_train.txt but no dev_ids.tsv, GLUE's list of the rows for development; "
             "put it there."
         )
-    development = {tuple(line.split("\t")) for line in ids.read_text(encoding="utf-8").splitlines()}
+    check_utf8(ids)
+    development = {tuple(line.split("\t")) for line in ids.read_text(encoding="utf-8-sig").splitlines()}
     train = _txt(directory / _PARAPHRASES)
-    chosen = [pair in development for pair in zip(train["#1 ID"], train["#2 ID"], strict=True)]
-    tables = {
-        "train": train.select([row for row, is_chosen in enumerate(chosen) if not is_chosen]),
-        "validation": train.select([row for row, is_chosen in enumerate(chosen) if is_chosen]),
-    }
+    chosen = np.array([pair in development for pair in zip(train["#1 ID"], train["#2 ID"], strict=True)])
+    if chosen.all() or not chosen.any():
+        found = "all rows" if chosen.all() else "no row"
+        raise UserError(
+            f"{ids} lists the pairs of ids of {found} of {_PARAPHRASES}; give GLUE's list, two ids of that file a line "
+            "with a tab between them."
+        )
+    tables = {"train": _chosen(train, ~chosen), "validation": _chosen(train, chosen)}
     test = directory / "msr_paraphrase_test.txt"
     return tables | ({"test": _txt(test)} if test.is_file() else {})
 

@@ -23,6 +23,8 @@ class TextDataModule(Benchmark):
     label_column: str
     # Whether options say which columns these are.
     columns_by_option = False
+    # Whether the publisher's rows with an empty text are used, with a warning; elsewhere they are refused.
+    may_be_empty = False
     # What chooses the best checkpoint.
     monitor = "accuracy"
 
@@ -56,8 +58,14 @@ class TextDataModule(Benchmark):
 
     def check(self, split: str) -> Dataset:
         """Rows of `text`, perhaps `text_pair`, and the number of a label."""
-        label, by_option = self.label_of(split), self.columns_by_option
-        return checked_rows(self.raw[split], self.where(split), self.text_columns, label, by_option=by_option)
+        return checked_rows(
+            self.raw[split],
+            self.where(split),
+            self.text_columns,
+            self.label_of(split),
+            by_option=self.columns_by_option,
+            may_be_empty=self.may_be_empty,
+        )
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens and label."""

@@ -15,6 +15,10 @@ from peft_lightning.runs import RunDirectory
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.accelerator=cpu"]
 
 
+QQP = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+MRPC_REST = ("#1 ID", "#2 ID", "#1 String", "#2 String")
+
+
 def glue(tiny, task, source, **options):
     return GLUE(task=task, source=str(source), backbone=str(tiny()), **options)
 
@@ -47,16 +51,41 @@ def test_mrpc_from_the_publishers_files_and_the_list_of_development_pairs(tiny, 
     assert data.table("validation")["label"][:] == [1, 0]
     assert [row["text"][-1] for row in data.table("train")] == ["0", "2", "3", "5"]
     assert data.table("test").column_names == ["row", "text", "text_pair"]
+    assert data.table("validation")["row"][:] == [2, 5]
+    assert data.table("train")["row"][:] == [1, 3, 4, 6]
     (tmp_path / "MRPC" / "dev_ids.tsv").unlink()
     with pytest.raises(UserError, match=r"no dev_ids\.tsv"):
         glue(tiny, "mrpc", tmp_path).table("train")
 
 
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (b"1\t\xff\n", r"dev_ids\.tsv, line 1 is not UTF-8"),
+        (b"7\t8\n", r"dev_ids\.tsv lists the pairs of ids of no row of msr_paraphrase_train\.txt; give GLUE's list"),
+        (b"100\t200\n101\t201\n", r"dev_ids\.tsv lists the pairs of ids of all rows of msr_paraphrase_train\.txt"),
+    ],
+)
+def test_a_wrong_list_of_development_pairs_is_refused(tiny, tmp_path, ids, words):
+    rows = [(i, 100 + i, 200 + i, GOOD, BAD) for i in range(2)]
+    lines(tmp_path / "MRPC" / "msr_paraphrase_train.txt", ("Quality", *MRPC_REST), *rows)
+    (tmp_path / "MRPC" / "dev_ids.tsv").write_bytes(ids)
+    with pytest.raises(UserError, match=words):
+        glue(tiny, "mrpc", tmp_path).table("validation")
+
+
+def test_a_wrong_row_of_mrpc_is_named_by_its_number_in_the_file(tiny, tmp_path):
+    rows = [(label, 100 + i, 200 + i, GOOD, BAD) for i, label in enumerate((0, 1, 0, 9))]
+    lines(tmp_path / "MRPC" / "msr_paraphrase_train.txt", ("Quality", *MRPC_REST), *rows)
+    lines(tmp_path / "MRPC" / "dev_ids.tsv", (100, 200))
+    with pytest.raises(UserError, match=r"msr_paraphrase_train\.txt \(train\), row 4: column 'Quality' holds '9'"):
+        glue(tiny, "mrpc", tmp_path).table("train")
+
+
 def test_rows_of_qqp_that_lack_fields_are_left_out_with_a_warning(tiny, tmp_path):
-    header = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
     lines(
         tmp_path / "QQP" / "train.tsv",
-        header,
+        QQP,
         (0, 1, 2, "a film", "the plot", 1),
         (1, 3, 4, "a"),
         (2, 5, 6, "b", "c", 0),
@@ -64,6 +93,66 @@ def test_rows_of_qqp_that_lack_fields_are_left_out_with_a_warning(tiny, tmp_path
     data = glue(tiny, "qqp", tmp_path)
     with pytest.warns(UserWarning, match="1 rows lack fields and are left out, the first of them in line 3"):
         assert data.table("train")["text"][:] == ["a film", "b"]
+
+
+def write_qqp_with_an_empty_question(root, layout):
+    """As two training rows of the Hub's copy are."""
+    rows = [(0, 1, 2, "a film", "the plot", 1), (1, 3, 4, "is it", "", 0), (2, 5, 6, "b", "c", 0)]
+    if layout == "tsv":
+        lines(root / "QQP" / "train.tsv", QQP, *rows)
+        return root
+    texts = {"question1": Value("string"), "question2": Value("string")}
+    features = Features({**texts, "label": ClassLabel(names=["not_duplicate", "duplicate"]), "idx": Value("int32")})
+    (root / "qqp").mkdir()
+    table = Dataset.from_list(
+        [{"question1": one, "question2": other, "label": label, "idx": n} for n, _, _, one, other, label in rows],
+        features=features,
+    )
+    table.to_parquet(root / "qqp" / "train-00000-of-00001.parquet")
+    (root / "README.md").write_text(
+        "---\nconfigs:\n- config_name: qqp\n  data_files:\n  - split: train\n    path: qqp/train-*\n---\n"
+    )
+    return root
+
+
+@pytest.mark.parametrize("layout", ["tsv", "hub"])
+def test_an_empty_question_of_qqp_is_trained_on_with_a_warning(tiny, tmp_path, layout):
+    data = glue(tiny, "qqp", write_qqp_with_an_empty_question(tmp_path, layout))
+    with pytest.warns(UserWarning, match=r"1 rows have an empty text, the first of them row 2 \(column 'question2'\)"):
+        assert data.table("train")[1] == {"row": 2, "text": "is it", "text_pair": "", "label": 0}
+    text = data.tokenizer.decode(data.encoded("train")[1]["input_ids"])
+    assert text.count("[SEP]") == 2
+
+
+def test_rows_behind_those_left_out_keep_their_numbers(tiny, tmp_path):
+    rows = [(0, 1, 2, "a film", "the plot", 1), (1, 3, 4, "a"), (2, 5, 6, "b", "c", 0), (3, 7, 8, "d", "e", 7)]
+    lines(tmp_path / "QQP" / "train.tsv", QQP, rows[0], (), *rows[1:])
+    refusal = "row 4: column 'is_duplicate' holds '7'"
+    with pytest.warns(UserWarning, match="in line 4"), pytest.raises(UserError, match=refusal):
+        glue(tiny, "qqp", tmp_path).table("train")
+    lines(tmp_path / "QQP" / "train.tsv", QQP, *rows[:3], (2, 7, 8, "d", "e", 1))
+    refusal = "row 4: column 'id' holds '2', the id of row 3"
+    with pytest.warns(UserWarning, match="in line 3"), pytest.raises(UserError, match=refusal):
+        glue(tiny, "qqp", tmp_path).table("train")
+
+
+def test_no_row_that_the_server_wants_is_left_out(tiny, tmp_path):
+    lines(tmp_path / "QQP" / "test.tsv", ("id", "question1", "question2"), (0, "a", "b"), (1, "c"))
+    with pytest.raises(UserError, match=r"QQP/test\.tsv, line 3 has 2 columns instead of 3"):
+        glue(tiny, "qqp", tmp_path).table("test")
+
+
+def test_a_row_that_is_broken_by_a_carriage_return_is_left_out_of_qqp_alone(tiny, tmp_path):
+    lines(tmp_path / "QQP" / "train.tsv", QQP, (0, 1, 2, "a\rfilm", "b", 1), (1, 3, 4, "c", "d", 0))
+    with pytest.warns(UserWarning, match="2 rows lack fields and are left out, the first of them in line 2"):
+        assert glue(tiny, "qqp", tmp_path).table("train")["text"][:] == ["c"]
+    path = tmp_path / "SST-2" / "train.tsv"
+    path.parent.mkdir()
+    path.write_bytes(b"sentence\tlabel\r\nthe plot\t0\r\na\rfilm\t1\r\n")
+    with pytest.raises(UserError, match=r"SST-2/train\.tsv, line 3: a carriage return breaks the line at byte 2"):
+        glue(tiny, "sst2", tmp_path).table("train")
+    path.write_bytes(b"sentence\tlabel\r\nthe plot\t0\r\na film\t1\r\n")
+    assert glue(tiny, "sst2", tmp_path).table("train")["text"][:] == ["the plot", "a film"]
 
 
 def test_mnli_has_two_development_splits_and_the_diagnostic_set(tiny, tmp_path):

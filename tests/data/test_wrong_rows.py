@@ -56,6 +56,8 @@ FAULTS = [
         "has no column '#1 String'; its columns are Quality, #1 ID, #2 ID",
     ),
     ("glue-mnli", MNLI, "x\tneutral", "x\t-", "row 2: column 'gold_label' holds '-', which is not one of the labels"),
+    ("glue-rte", "RTE/train.tsv", "\n1\t", "\n0\t", "row 2: column 'index' holds '0', the id of row 1"),
+    ("glue-qqp", "QQP/train.tsv", "\n1\t", "\n0\t", "row 2: column 'id' holds '0', the id of row 1"),
     ("super_glue-boolq", BOOLQ, "true", "-1", PREDICTED_ONLY),
     ("super_glue-boolq", BOOLQ, "true", "0.5", "row 2: column 'label' holds '0.5'"),
     ("super_glue-boolq", BOOLQ, "true", "[true]", "row 2: column 'label' holds [True], which is no label"),
