@@ -15,7 +15,8 @@ class PredictionWriter(Callback):
 
     A line has `row`, its number in the published table, the texts, `true`, the label there if there is one, and what
     the task decodes: for classification `label` and `scores`. Of benchmarks that are evaluated on several splits each
-    has a file: `predictions_mismatched.jsonl`. A benchmark may ask for further files in formats of its own.
+    has a file: `predictions_mismatched.jsonl`. A benchmark may ask for further files in formats of its own. Of how many
+    rows each file should have `result.json` keeps `predicted`, as options of the trainer can end a prediction early.
 
     Args:
         run: Where to write.
@@ -33,7 +34,8 @@ class PredictionWriter(Callback):
             UserError: One exists.
         """
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for file in datamodule.prediction_files():
+        names = datamodule.evaluated("predict")
+        for file in (file for name in names for file in datamodule.prediction_files(name)):
             if (self.run.path / file).exists():
                 raise UserError(f"{self.run.path / file} exists; move it away first.")
 
@@ -66,6 +68,11 @@ class PredictionWriter(Callback):
                     for index, prediction in sorted(decoded, key=lambda entry: entry[0])
                 ]
                 lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+                self._note(name, len(datamodule.table(split)))
                 write_text(self.run.predictions_of(name), "\n".join(lines) + "\n")
-                for file, content in datamodule.prediction_files().items():
+                for file, content in datamodule.prediction_files(name).items():
                     write_text(self.run.path / file, content(entries))
+
+    def _note(self, name: str, rows: int) -> None:
+        predicted = self.run.read_result().get("predicted", {})
+        self.run.update_result({"predicted": predicted | {self.run.predictions_of(name).name: rows}})

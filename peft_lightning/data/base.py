@@ -143,8 +143,12 @@ class Benchmark(LightningDataModule):
         """What predictions of a row show of it: its number, its texts, and as `true` what was asked for, if known."""
         return dict(self.table(split)[index])
 
-    def prediction_files(self) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
-        """Further files of `predict`: a name -> what makes its text of the lines of `predictions.jsonl`, in order."""
+    def prediction_files(self, name: str) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+        """Further files of `predict`: a name -> what makes its text of the lines of `predictions.jsonl`, in order.
+
+        Args:
+            name: Of the predicted set, as in `evaluated`.
+        """
         return {}
 
     # Splits

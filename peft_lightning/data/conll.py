@@ -156,7 +156,7 @@ class CoNLL(Benchmark):
         true = [self.labels[tag] for tag in row.pop("tags")]
         return {**row, "true": true}
 
-    def prediction_files(self) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+    def prediction_files(self, name: str) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
         """A file that conlleval reads: `word true predicted`, a line a word."""
         return {"predictions.conll": _as_columns}
 

@@ -1,6 +1,7 @@
 """GLUE: nine tasks of understanding single sentences or pairs (Wang et al. 2018, arXiv:1804.07461)."""
 
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from datasets import Dataset
 
 from peft_lightning.data.files import read_source
 from peft_lightning.data.glue_files import glue_files, glue_paths
+from peft_lightning.data.glue_submission import SUBMISSION_FILES, submission_table
 from peft_lightning.data.glue_tasks import GLUE_TASKS
 from peft_lightning.data.held_out import HeldOut
 from peft_lightning.data.labels import ClassColumn, ScoreColumn
@@ -20,7 +22,8 @@ class GLUE(HeldOut, TextDataModule):
     Reported are Matthews for CoLA, F1 (and accuracy) for MRPC and QQP, Spearman (and Pearson) for STS-B, accuracy for
     the others, on MNLI for the matched and, with `mismatched_` before the names, the mismatched split.
 
-    Labels of the test splits are not published: `predict` writes what `glue-submission` makes the server's file of.
+    Labels of the test splits are not published: beside `predictions.jsonl` `predict` writes the table of the task that
+    GLUE's server takes, as `CoLA.tsv`, and `glue-submission` puts those of several runs together.
 
     Args:
         task: Which one.
@@ -89,6 +92,17 @@ class GLUE(HeldOut, TextDataModule):
     def id_column(self, split: str) -> str | None:
         """GLUE's number of a row, by which its server knows predictions; it has other names in QQP and on the Hub."""
         return next((name for name in ("index", "id", "idx") if name in self.raw[split].column_names), None)
+
+    def example(self, split: str, index: int) -> dict[str, Any]:
+        """As of every text, and of rows to be predicted `index`, GLUE's number, if they have one."""
+        shown, column = super().example(split, index), self.id_column(split)
+        if self.label_of(split) is not None or column is None:
+            return shown
+        return {"index": self.raw[split][shown["row"] - 1][column], **shown}
+
+    def prediction_files(self, name: str) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+        """The table that GLUE's server takes."""
+        return {SUBMISSION_FILES[self.task][name]: partial(submission_table, facts=self.facts)}
 
     @property
     def task_description(self) -> dict[str, Any]:

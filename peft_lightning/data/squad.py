@@ -152,7 +152,7 @@ class SQuAD(HeldOut):
         row = self.table(split)[index]
         return {"row": row["row"], "question": row["question"], "context": row["context"], "true": row["answers"]}
 
-    def prediction_files(self) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
+    def prediction_files(self, name: str) -> dict[str, Callable[[Sequence[dict[str, Any]]], str]]:
         """The official formats of predictions, n-best lists and null odds."""
         files = {"predictions.json": "answer", "nbest_predictions.json": "nbest"}
         if self.version == "2.0":

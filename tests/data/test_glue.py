@@ -218,6 +218,8 @@ def test_the_submission_has_the_servers_files_and_labels(tiny, tmp_path, capsys)
     main(["glue-submission", "--output", str(tmp_path / "out" / "glue.zip"), *(str(run.path) for run in runs)])
     assert "The server also wants SST-2.tsv, MRPC.tsv, QQP.tsv, QNLI.tsv, RTE.tsv, WNLI.tsv." in capsys.readouterr().out
     with zipfile.ZipFile(tmp_path / "out" / "glue.zip") as archive:
+        written = {path.name: path.read_bytes() for run in runs for path in run.path.glob("*.tsv")}
+        assert written == {name: archive.read(name) for name in archive.namelist()}
         tables = {
             name: [line.split("\t") for line in archive.read(name).decode().splitlines()] for name in archive.namelist()
         }
@@ -235,6 +237,24 @@ def test_the_submission_has_the_servers_files_and_labels(tiny, tmp_path, capsys)
     predicted = [json.loads(line)["label"] for line in runs[2].predictions_of("ax").read_text().splitlines()]
     assert [row[1] for row in tables["AX.tsv"][1:]] == predicted
     assert set(predicted) <= {"entailment", "neutral", "contradiction"}
+
+
+def test_a_submission_has_the_publishers_numbers_and_no_row_too_few(tiny, tmp_path, refused):
+    lines(write_cola(tmp_path) / "CoLA" / "test.tsv", ("index", "sentence"), *[(10 + i, GOOD) for i in range(9)])
+    run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
+    main(["predict", str(run.path), "--trainer.limit_predict_batches=1", *QUIET[:1]])
+    sentence = refused(["glue-submission", "--output", tmp_path / "glue.zip", run.path])
+    assert f"{run.predictions} holds 5 of 9 rows" in sentence
+    assert not (tmp_path / "glue.zip").exists()
+    run.predictions.unlink()
+    assert f"{run.path / 'CoLA.tsv'} exists; move it away first" in refused(["predict", run.path, *QUIET])
+    (run.path / "CoLA.tsv").unlink()
+    main(["predict", str(run.path), *QUIET[:1]])
+    main(["glue-submission", "--output", str(tmp_path / "glue.zip"), str(run.path)])
+    with zipfile.ZipFile(tmp_path / "glue.zip") as archive:
+        rows = [line.split("\t") for line in archive.read("CoLA.tsv").decode().splitlines()[1:]]
+    assert [index for index, _ in rows] == [str(10 + i) for i in range(9)]
+    assert [json.loads(line)["index"] for line in run.predictions.read_text().splitlines()] == [i for i, _ in rows]
 
 
 @pytest.mark.parametrize("task", ["cola", "stsb"])
