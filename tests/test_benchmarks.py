@@ -156,7 +156,7 @@ def check_answers(run, rows):
     for row in rows:
         assert row["answer"] in row["context"]
         assert sum(entry["probability"] for entry in nbest[row["id"]]) == pytest.approx(1)
-        assert {"text", "probability", "start_logit", "end_logit"} <= nbest[row["id"]][0].keys()
+        assert all(entry.keys() == {"text", "probability", "start_logit", "end_logit"} for entry in nbest[row["id"]])
     if run.read_config()["data"]["init_args"]["version"] == "2.0":
         odds, spans = files["null_odds.json"], files["best_span_predictions.json"]
         assert given == {name: "" if odds[name] > 0 else spans[name] for name in given}

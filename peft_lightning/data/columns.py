@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from datasets import Dataset, Features, List, Value
-from datasets.exceptions import DatasetGenerationError
 
-from peft_lightning.data.cache import Rows, cached_rows
+from peft_lightning.data.cache import Rows
+from peft_lightning.data.readers import generated_table
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.chunks import is_tag
 
@@ -45,14 +45,7 @@ def read_columns(path: Path) -> Dataset:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(f"{path}, line {line} is not UTF-8; save the file in that encoding.") from error
-    try:
-        return cached_rows(_sentences, {"path": str(path)}, [path], Features(_FEATURES))
-    except DatasetGenerationError as error:
-        if not isinstance(error.__cause__, UserError):
-            raise
-        # An error of its own: the cause cannot be raised in the handling of what it is the cause of.
-        sentence = str(error.__cause__)
-    raise UserError(sentence)
+    return generated_table(str(path), _sentences, {"path": str(path)}, [path], Features(_FEATURES))
 
 
 def _sentences(path: str) -> Rows:

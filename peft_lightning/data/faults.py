@@ -11,6 +11,7 @@ from typing import Any
 from peft_lightning.errors import UserError
 
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def check_lines(path: Path, delimiter: str, fields: int | None = None, may_lack: bool = False) -> dict[int, int]:
@@ -105,7 +106,7 @@ def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """The objects of a file of JSON lines, each with what to call it in messages.
 
     Raises:
-        UserError: A line is not UTF-8, no JSON, or no object.
+        UserError: A line is not UTF-8, no JSON, or no object, or holds half a character.
     """
     with path.open("rb") as file:
         for row, line in enumerate(file, start=1):
@@ -120,7 +121,16 @@ def json_rows(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
                 raise UserError(f"{where} is not JSON ({error.msg}); give one object a line.") from error
             if not isinstance(cells, dict):
                 raise UserError(f"{where} holds {cells!r:.80}, which is no JSON object; give one object a line.")
+            for column, cell in cells.items() if b"\\u" in line else ():
+                if half := half_character(json.dumps(cell, ensure_ascii=False)):
+                    raise UserError(f"{where}: column '{column}' holds half a character ({half}); correct the row.")
             yield cells, where
+
+
+def half_character(text: str) -> str | None:
+    """The first lone surrogate in a text, as JSON writes it; UTF-8 has no bytes for it."""
+    found = _HALF.search(text)
+    return ascii(found[0])[1:-1] if found else None
 
 
 def holds_bad_bytes(cell: str) -> bool:

@@ -79,7 +79,7 @@ def read_folders(directories: Sequence[Path], labels: Sequence[str], encoding: s
     features = Features({name: Value("string") for name in ("text", "label", "file")})
     paths = [Path(name) for _, name in files]
     options = {"files": files, "encoding": encoding}
-    return _generated(str(directories[0]), _folder_rows, options, paths, features)
+    return generated_table(str(directories[0]), _folder_rows, options, paths, features)
 
 
 def require_columns(table: Dataset, columns: Sequence[str], where: str, wanted: str) -> Dataset:
@@ -99,12 +99,24 @@ def require_columns(table: Dataset, columns: Sequence[str], where: str, wanted: 
 def _table(path: Path, rows: Callable[..., Rows], features: Features, **options: Any) -> Dataset:
     if not path.is_file():
         raise UserError(f"File {path} does not exist; give the path of a file that does.")
-    return _generated(str(path), rows, {"path": str(path), **options}, [path], features)
+    return generated_table(str(path), rows, {"path": str(path), **options}, [path], features)
 
 
-def _generated(
+def generated_table(
     where: str, rows: Callable[..., Rows], options: Mapping[str, Any], files: Sequence[Path], features: Features
 ) -> Dataset:
+    """A table of generated rows, memory-mapped from the cache of `datasets`.
+
+    Args:
+        where: What to call the source in messages.
+        rows: The generator, a function of a module.
+        options: What it is called with.
+        files: What it reads.
+        features: The columns.
+
+    Raises:
+        UserError: The generator raises one, or gives what is not of these columns, or no rows.
+    """
     verbosity = datasets_logging.get_verbosity()
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
     try:
@@ -170,7 +182,7 @@ def _json_cell(cells: dict[str, Any], column: str, kind: str, where: str) -> Any
         return cell
     if kind == "label" and not isinstance(cell, dict | list):
         return "" if cell is None else str(cell)
-    if kind == "int64" and isinstance(cell, int) and not isinstance(cell, bool):
+    if kind == "int64" and isinstance(cell, int) and not isinstance(cell, bool) and -(2**63) <= cell < 2**63:
         return cell
     wanted = {"string": "text", "int64": "whole number", "label": "label"}[kind]
     raise UserError(f"{where}: column '{column}' holds {cell!r}, which is no {wanted}; correct the row.")

@@ -164,11 +164,17 @@ class SQuAD(HeldOut):
 
 
 class _ById:
-    """Makes a JSON object of predictions: id -> one column."""
+    """Makes a JSON object of predictions: id -> one column; of spans without `start`, which official files lack."""
 
     def __init__(self, column: str):
         self.column = column
 
     def __call__(self, predictions: Sequence[dict[str, Any]]) -> str:
-        content = {prediction["id"]: prediction[self.column] for prediction in predictions}
+        content = {prediction["id"]: _official(prediction[self.column]) for prediction in predictions}
         return json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+
+
+def _official(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    return [{name: entry for name, entry in span.items() if name != "start"} for span in value]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, List, Value
-from datasets.exceptions import DatasetGenerationError
-from datasets.utils import logging as datasets_logging
 
-from peft_lightning.data.cache import Rows, cached_rows
+from peft_lightning.data.cache import Rows
+from peft_lightning.data.faults import half_character
+from peft_lightning.data.readers import generated_table
 from peft_lightning.errors import UserError
 
 # As on the Hub.
@@ -60,14 +60,7 @@ def read_squad(path: Path) -> Dataset:
         UserError: The file cannot be read, is no JSON, or lacks something; articles, paragraphs and questions are
             counted from 1.
     """
-    verbosity = datasets_logging.get_verbosity()
-    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would say is in the error that it raises
-    try:
-        return cached_rows(_questions, {"path": str(path)}, [path], FEATURES)
-    except DatasetGenerationError as error:
-        raise (error.__cause__ if isinstance(error.__cause__, UserError) else error) from error
-    finally:
-        datasets_logging.set_verbosity(verbosity)
+    return generated_table(str(path), _questions, {"path": str(path)}, [path], FEATURES)
 
 
 def _questions(path: str) -> Rows:
@@ -103,6 +96,12 @@ def _field(node: Any, name: str, kind: type, where: str) -> Any:
         raise UserError(f"{where}: the field '{name}' is missing; add it, as SQuAD's own files have it.")
     if not isinstance(node[name], kind) or isinstance(node[name], bool):
         raise UserError(f"{where}: the field '{name}' holds {node[name]!r:.80}, not {_KINDS[kind]}; correct it.")
+    if kind is int and not 0 <= node[name] < 2**31:
+        raise UserError(
+            f"{where}: the field '{name}' holds {node[name]}, where no context has a character; correct it."
+        )
+    if kind is str and (half := half_character(node[name])):
+        raise UserError(f"{where}: the field '{name}' holds half a character ({half}); correct it.")
     return node[name]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Value
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +16,7 @@ from peft_lightning.data.base import Benchmark
 from peft_lightning.data.cache import cached_map
 from peft_lightning.data.files import FORMATS, read_file, read_source, require_column
 from peft_lightning.data.lengths import of_sources_and_targets
-from peft_lightning.data.rows import check_texts
+from peft_lightning.data.rows import check_texts, is_empty, rows_with_empty_texts
 from peft_lightning.errors import UserError
 from peft_lightning.tasks.sequence_to_sequence import PADDING
 
@@ -50,6 +51,8 @@ class TextToText(Benchmark):
 
     # Whether options say which columns these are.
     columns_by_option = True
+    # Whether the publisher's rows without a source are left out of training and kept in evaluation, or refused.
+    sources_may_be_empty = False
 
     def __init__(
         self,
@@ -156,19 +159,39 @@ class TextToText(Benchmark):
         """Rows of `text`, the source, and `target`.
 
         Raises:
-            UserError: A column is missing, or a text empty.
+            UserError: A column is missing, or a text empty that may not be.
         """
-        table, where = self.raw[split], self.where(split)
+        table, where, source = self.raw[split], self.where(split), self.columns["source_column"]
+        left_out = self.sources_may_be_empty and split == "train"
         for option, column in self.columns.items():
             require_column(table, column, f"--data.{option}" if self.columns_by_option else None, where)
-        return cached_map(
+        checked = cached_map(
             table,
             _check_batch,
             with_indices=True,
             remove_columns=table.column_names,
+            features=Features({"row": Value("int64"), "text": Value("string"), "target": Value("string")}),
             desc=f"Checking {where}",
-            fn_kwargs={"where": where, "columns": list(self.columns.values())},
+            fn_kwargs={
+                "where": {column: self.where_column(split, column) for column in self.columns.values()},
+                "source_may_be_empty": self.sources_may_be_empty,
+                "left_out": left_out,
+            },
         )
+        if self.sources_may_be_empty:
+            numbers = set(range(1, len(table) + 1)) - set(checked["row"][:])
+            empty = numbers if left_out else set(rows_with_empty_texts(checked, {"text": source}))
+            done = "left out of training" if left_out else "evaluated like the others"
+            if empty:
+                rank_zero_warn(
+                    f"{where}: {len(empty)} rows have an empty '{source}', the first of them row {min(empty)}, and are "
+                    f"{done}."
+                )
+        return checked
+
+    def where_column(self, split: str, column: str) -> str:
+        """What to call a column's file in messages."""
+        return self.where(split)
 
     def encode(self, table: Dataset, split: str) -> Dataset:
         """Tokens of source and target, the target as `reference`, and the length of the source."""
@@ -231,11 +254,15 @@ def marks_languages(tokenizer: PreTrainedTokenizerBase) -> bool:
     return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
 
 
-def _check_batch(batch: dict[str, list], indices: list[int], where: str, columns: list[str]) -> dict[str, list]:
-    for column in columns:
-        check_texts(batch[column], where, column, first_row=indices[0] + 1)
-    source, target = columns
-    return {"row": [index + 1 for index in indices], "text": batch[source], "target": batch[target]}
+def _check_batch(
+    batch: dict[str, list], indices: list[int], where: dict[str, str], source_may_be_empty: bool, left_out: bool
+) -> dict[str, list]:
+    source, target = where
+    check_texts(batch[source], where[source], source, indices[0] + 1, may_be_empty=source_may_be_empty)
+    check_texts(batch[target], where[target], target, indices[0] + 1)
+    rows = zip(indices, batch[source], batch[target], strict=True)
+    kept = [(index + 1, text or "", written) for index, text, written in rows if not (left_out and is_empty(text))]
+    return {name: [row[place] for row in kept] for place, name in enumerate(("row", "text", "target"))}
 
 
 def _encode_batch(

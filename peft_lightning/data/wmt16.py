@@ -106,6 +106,11 @@ class WMT16(TextToText):
                 return tables
         return {split: _columns(table) for split, table in read_source(self.source, self.revision, self.pair).items()}
 
+    def where_column(self, split: str, column: str) -> str:
+        """The file of the language, if there is one."""
+        path = Path(self.source) / f"{split}.{column}"
+        return f"{path} ({split})" if path.is_file() else self.where(split)
+
     @property
     def split_off(self) -> dict[str, float | int]:
         """None: all splits are published."""

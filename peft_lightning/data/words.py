@@ -31,13 +31,19 @@ def check_words(
         declared: The tags that numbers in the column stand for, if they do.
 
     Raises:
-        UserError: A row has no words, an empty one, as many tags as not words, or a tag that there is not.
+        UserError: A row has no list of words, an empty one, as many tags as not words, or a tag that there is not.
     """
     numbers = {name: number for number, name in enumerate(names)}
     rows: dict[str, list] = {"row": [], "tokens": [], "tags": []}
     lines = batch.get("line", [None] * len(indices))
     for index, tokens, tags, line in zip(indices, batch["tokens"], batch[column], lines, strict=True):
         row = f"{where}, row {index + 1}"
+        for name, cell in (("tokens", tokens), (column, tags)):
+            if cell is not None and not isinstance(cell, list):
+                raise UserError(
+                    f"{row}: column '{name}' holds {cell!r:.80}, which is no list; give a list with an entry for each "
+                    "word."
+                )
         if not tokens:
             raise UserError(f"{row}: column 'tokens' holds no words; correct the row or remove it.")
         if tags is None or len(tags) != len(tokens):

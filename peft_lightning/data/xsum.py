@@ -16,6 +16,9 @@ class XSum(TextToText):
     The defaults are those of He et al. 2022 (exps/run_xsum.sh) on BART-large: 512 tokens of the article, 6 beams, 10 to
     60 tokens with the start token, no trigram twice, label smoothing 0.1; ROUGE-2 chooses the checkpoint.
 
+    Articles that the copy has without text are left out of training, and a warning counts them. Evaluation keeps them,
+    as papers report the mean over all rows of the published split.
+
     Args:
         source: Hub id; or a directory with `train.jsonl`, `validation.jsonl` and `test.jsonl` of `document`, `summary`
             and `id`, or one laid out as on the Hub.
@@ -26,6 +29,7 @@ class XSum(TextToText):
     """
 
     columns_by_option = False
+    sources_may_be_empty = True
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """Predictions for a file of texts."""
 
-import importlib
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from peft_lightning.data.files import read_file, require_column
 from peft_lightning.data.rows import check_texts
 from peft_lightning.errors import UserError
+from peft_lightning.runs.classes import named_class
 from peft_lightning.runs.directory import RunDirectory
 from peft_lightning.runs.loading import load_run
 from peft_lightning.storage.writing import partial_path, sync, sync_directory
@@ -70,7 +70,7 @@ def predict_file(
     device = _checked_device(device)
     partial = _claim(target)
     try:
-        _import(config["model"]["class_path"])
+        named_class(config["model"]["class_path"])
         method = load_run(run.path)
         outputs = method.pipeline(device)((row for row in texts), batch_size=batch_size, top_k=None)
         with partial.open("w", encoding="utf-8") as file:
@@ -92,22 +92,13 @@ def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
     Raises:
         UserError: It reads something else than texts, or pairs of them.
     """
-    datamodule = _import(data["class_path"])(**data.get("init_args", {}))
+    datamodule = named_class(data["class_path"])(**data.get("init_args", {}))
     if not hasattr(datamodule, "text_columns"):
         raise UserError(
             f"The run was trained on {type(datamodule).__name__}, whose examples are no single texts; give files of "
             "that format as predict RUN --data.source DIRECTORY."
         )
     return dict(datamodule.text_columns)
-
-
-def _import(class_path: str) -> Any:
-    """The class that the run's own configuration names; a user's is imported as `fit` has imported it."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"The run uses {class_path}, which cannot be imported here: {error}.") from error
 
 
 def _read(source: Path, columns: dict[str, str]) -> list[dict[str, str]]:

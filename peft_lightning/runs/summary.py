@@ -10,6 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from peft_lightning.data.held_out import HeldOut
+from peft_lightning.errors import UserError
+from peft_lightning.runs.classes import named_class
 from peft_lightning.runs.directory import RunDirectory
 
 
@@ -28,11 +31,24 @@ def print_summary(run: RunDirectory) -> None:
     if activate.is_file() and shutil.which("peft-lightning") is None:
         print(f"  source {shlex.quote(os.path.relpath(activate))}")
     if run.best_checkpoint.is_file():
-        if not any(name.startswith("test/") for name in result.get("metrics", {})):
+        if not _can_be_tested(run):
+            print(f"  peft-lightning validate {path}")
+            print(f"  peft-lightning predict {path}")
+        elif not any(name.startswith("test/") for name in result.get("metrics", {})):
             print(f"  peft-lightning test {path}")
         print(f"  peft-lightning predict {path} --input texts.txt --output predictions.jsonl")
         print(f'  python -c "from peft_lightning import load_run; print(load_run({str(run.path)!r}))"')
     print(f"  tensorboard --logdir {path}")
+
+
+def _can_be_tested(run: RunDirectory) -> bool:
+    """Not if the labels of the test split are not published, and no rows are held out to choose by instead."""
+    data = run.read_config()["data"]
+    try:
+        kind = named_class(data["class_path"])
+    except UserError:  # of a user's own, which is not here
+        return True
+    return not issubclass(kind, HeldOut) or data.get("init_args", {}).get("validation_size") is not None
 
 
 def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

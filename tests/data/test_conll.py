@@ -196,6 +196,19 @@ def test_a_wrong_row_is_named(tokens, tmp_path, row, words):
     assert words in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"tokens": "ab", "tags": ["O", "O"]}, "row 1: column 'tokens' holds 'ab', which is no list"),
+        ({"tokens": ["a", "b"], "tags": "OO"}, "row 1: column 'tags' holds 'OO', which is no list"),
+    ],
+)
+def test_a_text_in_place_of_a_list_is_named(tokens, tmp_path, row, words):
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        CoNLL(source=str(tmp_path), **tokens).table("train")
+
+
 def test_unlabelled_rows_and_missing_columns_are_named(tokens, tmp_path):
     features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=LABELS))})
     Dataset.from_dict({"tokens": [["a"]], "ner_tags": [[-1]]}, features).to_parquet(tmp_path / "train.parquet")

@@ -194,9 +194,12 @@ def test_held_out_rows_choose_and_the_development_split_is_tested(tiny, tmp_path
     assert [data.evaluated(stage)[""] for stage in ("validate", "test")] == ["held_out", "validation"]
 
 
-def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused):
+def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused, capsys):
     write_cola(tmp_path)
     run = run_glue(tiny, tmp_path, "cola", tmp_path / "run")
+    said = capsys.readouterr().out
+    assert f"  peft-lightning validate {run.path}\n  peft-lightning predict {run.path}\n" in said
+    assert "peft-lightning test" not in said
     sentence = refused(["test", run.path])
     for words in (
         "GLUE publishes no labels of its test split",
@@ -205,6 +208,10 @@ def test_testing_without_labels_says_what_to_do_instead(tiny, tmp_path, refused)
         "--data.validation_size",
     ):
         assert words in sentence
+    held_out = run.config.read_text().replace("validation_size: null", "validation_size: 4")
+    run.config.write_text(held_out)
+    main(["summary", str(run.path)])
+    assert f"  peft-lightning test {run.path}\n" in capsys.readouterr().out
 
 
 def test_the_submission_has_the_servers_files_and_labels(tiny, tmp_path, capsys):

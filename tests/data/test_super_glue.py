@@ -96,6 +96,11 @@ BAD_FILES = [
     (GOOD + GOOD.replace(b'"a film"', b"3"), r"row 2: column 'passage' holds 3, which is no text"),
     (GOOD + GOOD.replace(b'"idx": 0', b'"idx": "x"'), r"row 2: column 'idx' holds 'x', which is no whole number"),
     (GOOD + GOOD.replace(b"true", b'"yes"'), r"row 2: column 'label' holds 'yes', which is not one of the labels"),
+    (
+        GOOD + GOOD.replace(b'"idx": 0', b'"idx": 9999999999999999999'),
+        r"row 2: column 'idx' holds 99+, which is no whole",
+    ),
+    (GOOD + GOOD.replace(b"a film", rb"a \uD83D"), r"row 2: column 'passage' holds half a character \(\\ud83d\)"),
     (GOOD + GOOD.replace(b"a film", b" "), r"row 2: column 'passage' is empty"),
 ]
 

@@ -134,8 +134,8 @@ def test_a_language_that_the_tokenizer_does_not_know_is_refused(mbart, lines):
     ("files", "words"),
     [
         ({"train.ro": "una\n"}, ["train.en has 16 lines", "train.ro has 1 lines"]),
-        ({"train.ro": "una\n\n" + "a\n" * 14}, ["(train), row 2: column 'ro' is empty"]),
-        ({"train.en": " \n" + "a\n" * 15}, ["(train), row 1: column 'en' is empty"]),
+        ({"train.ro": "una\n\n" + "a\n" * 14}, ["train.ro (train), row 2: column 'ro' is empty"]),
+        ({"train.en": " \n" + "a\n" * 15}, ["train.en (train), row 1: column 'en' is empty"]),
         ({"validation.en": b"a film\n\xff\xfe\n"}, ["validation.en, line 2 is not UTF-8"]),
         ({"train.ro": None}, ["train.en is there", "train.ro is not"]),
     ],
@@ -154,7 +154,7 @@ def test_wrong_lines_are_named(refused, tiny, lines, tmp_path, files, words):
     ("row", "options", "words"),
     [
         ({"document": "a film", "summary": ""}, [], ["row 17: column 'summary' is empty"]),
-        ({"document": None, "summary": "a film"}, [], ["row 17: column 'document' is empty"]),
+        ({"document": 3, "summary": "a film"}, [], ["row 17: column 'document' holds 3, which is no text"]),
         (None, ["--data.num_beams=0"], ["num_beams is 0"]),
         (None, ["--data.max_new_tokens=65"], ["max_new_tokens is 65", "positions for 64"]),
         (None, ["--data.metrics=[meteor]"], ["'meteor'", "give some of rouge, bleu"]),
@@ -167,6 +167,26 @@ def test_wrong_articles_and_options_are_named(refused, tiny, xsum, tmp_path, row
     sentence = refused(command("fit", tiny("bart"), "XSum", xsum, tmp_path / "run", *options))
     assert [word for word in words if word not in sentence] == []
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("document", ["", None])
+def test_an_article_without_text_is_left_out_of_training_and_kept_in_evaluation(tiny, xsum, document):
+    for split in ("train", "validation"):
+        with (xsum / f"{split}.jsonl").open("r+", encoding="utf-8") as file:
+            rows = [json.dumps({"document": document, "summary": "a film", "id": "x"}) + "\n", *file]
+            file.seek(0)
+            file.writelines(rows)
+    data = XSum(source=str(xsum), backbone=str(tiny("bart")))
+    with pytest.warns(
+        UserWarning, match=r"train\.jsonl \(train\): 1 rows have an empty 'document', the first .* row 1,.* left"
+    ):
+        assert data.table("train")["row"][:] == list(range(2, 18))
+    with pytest.warns(
+        UserWarning, match=r"\(validation\): 1 rows have an empty 'document', the first .* row 1,.* evaluated"
+    ):
+        assert data.example("validation", 0) == {"row": 1, "text": "", "true": "a film"}
+    batch = next(iter(data.val_dataloader()[0]))
+    assert batch["attention_mask"].sum(1).min() >= 1
 
 
 def test_other_faults_are_named(refused, tiny, xsum, lines, tmp_path):

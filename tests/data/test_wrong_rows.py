@@ -16,6 +16,7 @@ from peft_lightning.errors import UserError
 PREDICTED_ONLY = "that is how unlabelled rows are marked, which can only be predicted"
 COLA, STSB, MRPC, MNLI = (f"{name}/train.tsv" for name in ("CoLA", "STS-B", "MRPC", "MNLI"))
 BOOLQ, CB = "BoolQ/train.jsonl", "CB/train.jsonl"
+SQUAD = "train-v1.1.json"
 AIRLINE = "Airline-Sentiment-2-w-AA.csv"
 # Benchmark, file -> what is replaced there once, by what, and what the sentence then says behind the file's name.
 FAULTS = [
@@ -71,6 +72,20 @@ FAULTS = [
     ("swag", "train.csv", "the film, a story", "the \xff", "row 1: column 'sent1' is not UTF-8"),
     ("swag", "train.csv", ",3\r\n", ",3.0\r\n", "row 1: column 'label' holds '3.0'"),
     ("conll", "train.txt", "B-PER", "-1", "line 7: the last column holds '-1', which is no tag"),
+    (
+        "squad-1.1",
+        SQUAD,
+        '"answer_start": ',
+        '"answer_start": 4000000000',
+        "answer 1: the field 'answer_start' holds 40000000",
+    ),
+    (
+        "squad-1.1",
+        SQUAD,
+        '"context": "',
+        r'"context": "\ud83d',
+        "paragraph 1: the field 'context' holds half a character",
+    ),
     ("houlsby17-airline", AIRLINE, "neutral", "-1", PREDICTED_ONLY),
     ("houlsby17-airline", AIRLINE, "neutral", "0.5", "row 2: column 'airline_sentiment' holds '0.5'"),
     ("xsum", "train.jsonl", "film", "\xff", "line 1 is not UTF-8"),
@@ -94,6 +109,13 @@ FAULTS = [
     ("text_classification", "reviews.csv", " is ", " \xff ", "row 1: column 'text' is not UTF-8"),
     ("text_to_text", "pairs.csv", ",not bad", "", "row 1 has 1 fields and should have 2 (source, target)"),
     ("text_to_text", "pairs.csv", ",it was", ",it,was", "row 2 has 3 fields and should have 2 (source, target)"),
+    (
+        "text_to_text",
+        "pairs.csv",
+        "the film is not a bad story but it is too like the movie",
+        " ",
+        "row 1: column 'source' is empty",
+    ),
     ("text_to_text", "pairs.csv", "film", "\xff", "row 1: column 'source' is not UTF-8"),
 ]
 
@@ -122,6 +144,13 @@ def test_bytes_that_are_no_text_are_refused_before_training(refused, tiny, tmp_p
     arguments += [f"--data.source={tmp_path}", f"--run_dir={tmp_path / 'run'}", "--trainer.max_epochs=1"]
     assert f"{tmp_path / 'train.jsonl'}, line 2 is not UTF-8" in refused([*arguments, "--trainer.accelerator=cpu"])
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_half_a_character_in_json_is_named_by_its_row(tmp_path):
+    rows = [r'{"text": "a film", "label": "good"}', r'{"text": "the \ud83d\ude00", "label": "bad \ud83d"}']
+    (tmp_path / "train.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.jsonl, row 2: column 'label' holds half a character \(\\ud83d\)"):
+        data.TextClassification(source=str(tmp_path)).table("train")
 
 
 @pytest.mark.parametrize(
