@@ -1,24 +1,25 @@
 """How many tokens examples have before anything is cut: functions from a batch of checked rows to numbers by name."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 
 def of_texts(
-    batch: dict[str, list], columns: Sequence[str], tokenizer: PreTrainedTokenizerBase, word: str | None = None
+    batch: dict[str, list],
+    tokenizer: PreTrainedTokenizerBase,
+    columns: Sequence[str] = (),
+    compose: Callable[[Mapping[str, list]], Mapping[str, list]] | None = None,
 ) -> dict[str, list[int]]:
     """A text, or a pair as one sequence.
 
     Args:
         batch: Checked rows.
-        columns: The column of the text, or of both.
         tokenizer: The backbone's.
-        word: Column of what stands, with a colon, before each text.
+        columns: The column of the text, or of both.
+        compose: Makes of the rows, instead, the text, or both.
     """
-    texts = [batch[column] for column in columns]
-    if word:
-        texts = [[f"{name}: {text}" for name, text in zip(batch[word], column, strict=True)] for column in texts]
+    texts = list(compose(batch).values()) if compose else [batch[column] for column in columns]
     return {"": _counts(tokenizer(*texts, verbose=False))}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset
 
@@ -49,8 +49,7 @@ TASKS: dict[str, SuperGLUETask] = {
 class SuperGLUE(HeldOut, TextDataModule):
     """A pair of texts, two or three classes; accuracy, and for CB also the unweighted mean of F1 over the classes.
 
-    BoolQ's pair is question and passage. WiC's is `word: sentence1` and `word: sentence2`, as P-Tuning v2's official
-    code writes it for BERT (template 1). The publisher keeps the labels of the test split.
+    BoolQ's pair is question and passage. The publisher keeps the labels of the test split.
 
     Args:
         task: `boolq`, `cb`, `rte` or `wic`.
@@ -59,6 +58,10 @@ class SuperGLUE(HeldOut, TextDataModule):
         revision: Branch, tag or commit on the Hub; by default the Hub's own conversion to Parquet, as the repository
             holds a script, which `datasets` no longer runs.
         max_length: Number of tokens after which a pair is cut; of the longer text first.
+        wic_wording: How WiC names its word, as the official code of P-Tuning v2 does (tasks/superglue/dataset.py):
+            before both sentences of a pair, `word: sentence1` and `word: sentence2` (template 1, for BERT); or in a
+            `question` behind them, all in one sequence, `sentence1 sentence2 Does word have the same meaning in both
+            sentences?` (template 0, the default of arguments.py, with which run_script/run_wic_roberta.sh runs).
         kwargs: Arguments of `HeldOut`.
 
     Raises:
@@ -73,6 +76,7 @@ class SuperGLUE(HeldOut, TextDataModule):
         source: str = HUB,
         revision: str | None = CONVERTED,
         max_length: int = 128,
+        wic_wording: Literal["word", "question"] = "word",
         **kwargs: Any,
     ):
         if task == "copa":
@@ -83,6 +87,7 @@ class SuperGLUE(HeldOut, TextDataModule):
         self.task = task
         self.facts = TASKS[task]
         self.text_columns = self.facts.columns
+        self.wic_wording = wic_wording
 
     @property
     def labels(self) -> list[str]:
@@ -133,22 +138,29 @@ class SuperGLUE(HeldOut, TextDataModule):
         return {split: directory / name for split, name in FILES.items()} if directory else {}
 
     def encode(self, table: Dataset, split: str) -> Dataset:
-        """Tokens and label; of WiC both sentences begin with the word."""
-        if "word" in table.column_names:
-            table = cached_map(table, _name_words, remove_columns=["word"], desc=f"Naming the word ({split})")
+        """Tokens and label; of WiC with the word."""
+        if self._compose:
+            columns = list(self.text_columns)
+            table = cached_map(table, self._compose, remove_columns=columns, desc=f"Naming the word ({split})")
         return super().encode(table, split)
 
     @property
     def measure(self) -> Callable[[dict[str, list]], dict[str, list[int]]]:
-        """A pair, of WiC with the word before both."""
-        word = "word" if "word" in self.text_columns else None
-        return partial(of_texts, columns=("text", "text_pair"), tokenizer=self.tokenizer, word=word)
+        """A pair, of WiC with the word."""
+        columns = ("text", "text_pair")
+        return partial(of_texts, tokenizer=self.tokenizer, columns=columns, compose=self._compose)
 
     def example(self, split: str, index: int) -> dict[str, Any]:
         """As of every text, and `idx`, the publisher's number, which files of predictions to be submitted need."""
         shown = super().example(split, index)
         table = self.raw["train" if split == "held_out" else split]
         return {"idx": table[shown["row"] - 1]["idx"], **shown}
+
+    @property
+    def _compose(self) -> Callable[[Mapping[str, list]], dict[str, list]] | None:
+        if "word" not in self.text_columns:
+            return None
+        return word_before_both if self.wic_wording == "word" else word_in_question
 
     def _published_directory(self) -> Path | None:
         """Where the publisher's files of this task are, if the source holds them."""
@@ -174,8 +186,16 @@ class SuperGLUE(HeldOut, TextDataModule):
         return read_json_lines(directory / FILES[split], columns)
 
 
-def _name_words(batch: dict[str, list]) -> dict[str, list]:
+def word_before_both(batch: Mapping[str, list]) -> dict[str, list]:
+    """WiC's sentences as a pair, each behind the word."""
     columns = ("text", "text_pair")
     return {
         name: [f"{word}: {text}" for word, text in zip(batch["word"], batch[name], strict=True)] for name in columns
     }
+
+
+def word_in_question(batch: Mapping[str, list]) -> dict[str, list]:
+    """WiC's sentences and a question as one text."""
+    rows = zip(batch["text"], batch["text_pair"], batch["word"], strict=True)
+    question = "Does {} have the same meaning in both sentences?"
+    return {"text": [f"{first} {second} {question.format(word)}" for first, second, word in rows]}

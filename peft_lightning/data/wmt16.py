@@ -29,8 +29,9 @@ class WMT16(TextToText):
     """Translation from English to Romanian, or between another pair; sacreBLEU and chrF.
 
     Into Romanian there is beside `bleu` also `bleu_no_diacritics`, which is what He et al. 2022 report. The defaults
-    are those of their exps/run_en_ro.sh on mBART-large-cc25: 150 tokens, 5 beams, up to 200 tokens with the start
-    token, label smoothing 0.1; the loss chooses the checkpoint. They fill batches by tokens, 4,096 of them; here
+    are those of their exps/run_en_ro.sh on mBART-large-cc25: 150 tokens, 5 beams, up to 150 tokens with the start
+    token, which is the `val_max_target_length` that their run_translation.py evaluates with, label smoothing 0.1; the
+    loss chooses the checkpoint. They fill batches by tokens, 4,096 of them; here
     batches have a number of pairs.
 
     Args:
@@ -62,7 +63,7 @@ class WMT16(TextToText):
         max_target_length: int = 150,
         metrics: Sequence[str] | None = None,
         num_beams: int = 5,
-        max_new_tokens: int | None = 199,
+        max_new_tokens: int | None = 149,
         label_smoothing: float = 0.1,
         monitor: str = "loss",
         **kwargs: Any,

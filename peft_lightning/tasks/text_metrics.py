@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ROUGE_RECIPE = "rouge-score, F-measure, Porter stemmer, mean over the examples, in percent"
-LSUM_RECIPE = f"{ROUGE_RECIPE}, sentences are lines"
+LSUM_RECIPE = f"{ROUGE_RECIPE}, sentences are the lines that there are, not split by nltk"
 DIACRITICS_RECIPE = "both texts: Moses punctuation normalised, Romanian diacritics removed, Moses tokenizer; {}"
 # With comma or, as old encodings have it, with cedilla; letters of other languages keep their marks.
 _ROMANIAN = str.maketrans("ŞşŢţȘșȚțĂăÂâÎî", "SsTtSsTtAaAaIi")
@@ -23,7 +23,9 @@ def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, li
     """ROUGE-1, ROUGE-2, ROUGE-L and ROUGE-Lsum of each pair of texts (Lin 2004), between 0 and 1.
 
     The F-measure of Google's package `rouge-score` with its Porter stemmer, as in the code of He et al. 2022
-    (run_summarization.py). ROUGE-L takes a text as one sequence; ROUGE-Lsum takes its lines as sentences.
+    (run_summarization.py). ROUGE-L takes a text as one sequence; ROUGE-Lsum takes its lines as sentences. Their code
+    splits texts into sentences with nltk, a line each, before it scores them; here only line ends that a text has count,
+    as nltk's model is a download of its own. Of texts of one sentence, as those of XSum, ROUGE-Lsum is the same.
     """
     pairs = zip(references, predictions, strict=True)
     scores = [_rouge_scorer().score(reference, prediction) for reference, prediction in pairs]

@@ -42,6 +42,19 @@ def test_wic_names_its_word_before_both_sentences(tmp_path, tiny):
     assert set(row) == {"input_ids", "token_type_ids", "attention_mask", "label", "length"}
 
 
+def test_wic_asks_in_one_sequence_as_the_script_for_roberta_does(tmp_path, tiny):
+    data = SuperGLUE(
+        "wic", source=str(write_super_glue(tmp_path, "wic")), backbone=str(tiny("roberta")), wic_wording="question"
+    )
+    row = data.encoded("train")[0]
+    question = "the plot 0 a plot of story Does plot have the same meaning in both sentences?"
+    assert row["input_ids"] == data.tokenizer(question)["input_ids"]
+    assert data.lengths("train")[""][0] == len(row["input_ids"]) == row["length"]
+    assert data.example("train", 0)["text_pair"] == "a plot of story"
+    boolq = SuperGLUE("boolq", source=str(write_super_glue(tmp_path, "boolq")), wic_wording="question")
+    assert boolq.tokenizer.decode(boolq.encoded("train")[0]["input_ids"]).count("[SEP]") == 2
+
+
 @pytest.mark.parametrize("layout", ["configs", "folder"])
 def test_laid_out_as_on_the_hub(tmp_path, layout):
     features = {name: Value("string") for name in ("premise", "hypothesis")} | {"idx": Value("int32")}
