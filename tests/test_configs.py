@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from peft_lightning import data
 from peft_lightning.cli import main
+from peft_lightning.data.glue_tasks import GLUE_TASKS
 from peft_lightning.studies import read_study
 
 ROOT = Path(__file__).parent.parent
@@ -13,6 +15,28 @@ STUDIES = sorted(path for path in ROOT.glob("experiments/*/*.yaml") if "variants
 RUNS = sorted({*ROOT.glob("configs/*.yaml"), *ROOT.glob("experiments/*/*.yaml")} - set(STUDIES))
 # Second presets of a class say in their name what they are.
 PRESETS = sorted(set(ROOT.glob("configs/method/*.yaml")) - {ROOT / "configs" / "method" / "ina_code.yaml"})
+# Length, batch and the metric that chooses, and what else the paper or script that the file names says.
+WINDOWS = {"doc_stride": 128, "max_query_length": 64, "n_best_size": 20, "max_answer_length": 30}
+OF_THE_PAPERS = {
+    "amazon_polarity": (100, 32, "accuracy", {}),
+    "conll2003": (152, 16, "f1", {}),
+    "copa": (128, 16, "accuracy", {"wording": "conjunction"}),
+    "glue": (128, 32, "matthews", {"task": "cola"}),
+    "houlsby17": (128, 32, "accuracy", {}),
+    "imdb": (512, 24, "accuracy", {}),
+    "rotten_tomatoes": (80, 32, "accuracy", {}),
+    "squad": (384, 32, "f1", {"version": "1.1", **WINDOWS}),
+    "squad_v2": (384, 48, "f1", {"version": "2.0", **WINDOWS, "null_score_diff_threshold": 0.0}),
+    "super_glue": (128, 32, "accuracy", {"wic_wording": "question"}),
+    "swag": (80, 16, "accuracy", {}),
+    "wmt16": (150, 100, "loss", {"max_target_length": 150, "num_beams": 5, "max_new_tokens": 149}),
+    "xsum": (512, 16, "rouge2", {"max_target_length": 128, "num_beams": 6, "max_new_tokens": 59, "min_new_tokens": 9}),
+}
+TABLE_1_OF_GLUE = {
+    **dict.fromkeys(("sst2", "mnli", "qnli", "rte", "wnli"), "accuracy"),
+    **dict.fromkeys(("mrpc", "qqp"), "f1"),
+    **{"cola": "matthews", "stsb": "spearman"},
+}
 PARTS = sorted(ROOT.glob("configs/*/*.yaml"))
 
 
@@ -60,11 +84,31 @@ def test_parts(path, capsys):
     assert_contains(found[part], yaml.safe_load(path.read_text()))
 
 
+@pytest.mark.parametrize("name", OF_THE_PAPERS)
+def test_the_values_of_data_are_those_of_the_papers(name):
+    content = yaml.safe_load((ROOT / "configs" / "data" / f"{name}.yaml").read_text())
+    length, batch, metric, more = OF_THE_PAPERS[name]
+    values = content["init_args"]
+    assert {key: values[key] for key in ("max_length", "batch_size", *more)} == {
+        **{"max_length": length, "batch_size": batch},
+        **more,
+    }
+    # CoNLL would look for its tags on the Hub.
+    tags = {"labels": ["O"]} if name == "conll2003" else {}
+    assert getattr(data, content["class_path"])(**values, **tags).task_description["monitor"] == metric
+
+
+def test_every_benchmark_has_its_papers_values():
+    files = {path.stem for path in ROOT.glob("configs/data/*.yaml")}
+    assert files - {"text_classification", "text_to_text"} == set(OF_THE_PAPERS)
+    assert {task: facts.monitor for task, facts in GLUE_TASKS.items()} == TABLE_1_OF_GLUE
+
+
 def test_amazon_polarity_is_the_published_run(capsys):
     found = parsed(capsys, f"--config={ROOT / 'configs' / 'amazon_polarity.yaml'}")
-    model, data = found["model"]["init_args"], found["data"]["init_args"]
+    model, reviews = found["model"]["init_args"], found["data"]["init_args"]
     assert (model["backbone"], model["lr"], model["warmup"]) == ("FacebookAI/roberta-base", 3e-4, 0.0)
-    assert (data["batch_size"], data["max_length"], found["trainer"]["max_steps"]) == (32, 100, 80_000)
+    assert (reviews["batch_size"], reviews["max_length"], found["trainer"]["max_steps"]) == (32, 100, 80_000)
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)

@@ -24,8 +24,9 @@ def rouge(predictions: Sequence[str], references: Sequence[str]) -> dict[str, li
 
     The F-measure of Google's package `rouge-score` with its Porter stemmer, as in the code of He et al. 2022
     (run_summarization.py). ROUGE-L takes a text as one sequence; ROUGE-Lsum takes its lines as sentences. Their code
-    splits texts into sentences with nltk, a line each, before it scores them; here only line ends that a text has count,
-    as nltk's model is a download of its own. Of texts of one sentence, as those of XSum, ROUGE-Lsum is the same.
+    first puts each sentence that nltk finds on a line; here only the lines that a text has count, as nltk's model is a
+    download of its own: the same number where both texts are one sentence. Over the examples their code takes the
+    middle of a bootstrap, which is near the mean.
     """
     pairs = zip(references, predictions, strict=True)
     scores = [_rouge_scorer().score(reference, prediction) for reference, prediction in pairs]
