@@ -55,7 +55,11 @@ def fit_command(kind, tiny, directory):
 def take_results(run):
     """The metrics, and the predictions by file; the run has neither any more."""
     result = run.read_result()
-    paths = [path for path in run.path.iterdir() if "predictions" in path.name or path.name == "null_odds.json"]
+    paths = [
+        path
+        for path in run.path.iterdir()
+        if "predictions" in path.name or path.name in ("null_odds.json", "STS-B.tsv")
+    ]
     files = {path.name: path.read_text(encoding="utf-8") for path in paths}
     for path in paths:
         path.unlink()

@@ -96,7 +96,7 @@ def _field(node: Any, name: str, kind: type, where: str) -> Any:
         raise UserError(f"{where}: the field '{name}' is missing; add it, as SQuAD's own files have it.")
     if not isinstance(node[name], kind) or isinstance(node[name], bool):
         raise UserError(f"{where}: the field '{name}' holds {node[name]!r:.80}, not {_KINDS[kind]}; correct it.")
-    if kind is int and not 0 <= node[name] < 2**31:
+    if kind is int and not -(2**31) <= node[name] < 2**31:
         raise UserError(
             f"{where}: the field '{name}' holds {node[name]}, where no context has a character; correct it."
         )

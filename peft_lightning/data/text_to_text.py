@@ -173,7 +173,7 @@ class TextToText(Benchmark):
             features=Features({"row": Value("int64"), "text": Value("string"), "target": Value("string")}),
             desc=f"Checking {where}",
             fn_kwargs={
-                "where": {column: self.where_column(split, column) for column in self.columns.values()},
+                "columns": [(column, self.where_column(split, column)) for column in self.columns.values()],
                 "source_may_be_empty": self.sources_may_be_empty,
                 "left_out": left_out,
             },
@@ -255,11 +255,15 @@ def marks_languages(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _check_batch(
-    batch: dict[str, list], indices: list[int], where: dict[str, str], source_may_be_empty: bool, left_out: bool
+    batch: dict[str, list],
+    indices: list[int],
+    columns: list[tuple[str, str]],
+    source_may_be_empty: bool,
+    left_out: bool,
 ) -> dict[str, list]:
-    source, target = where
-    check_texts(batch[source], where[source], source, indices[0] + 1, may_be_empty=source_may_be_empty)
-    check_texts(batch[target], where[target], target, indices[0] + 1)
+    (source, source_file), (target, target_file) = columns
+    check_texts(batch[source], source_file, source, indices[0] + 1, may_be_empty=source_may_be_empty)
+    check_texts(batch[target], target_file, target, indices[0] + 1)
     rows = zip(indices, batch[source], batch[target], strict=True)
     kept = [(index + 1, text or "", written) for index, text, written in rows if not (left_out and is_empty(text))]
     return {name: [row[place] for row in kept] for place, name in enumerate(("row", "text", "target"))}

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ROUGE_RECIPE = "rouge-score, F-measure, Porter stemmer, mean over the examples, in percent"
-LSUM_RECIPE = f"{ROUGE_RECIPE}, sentences are the lines that there are, not split by nltk"
+LSUM_RECIPE = f"{ROUGE_RECIPE}, sentences are lines, not split by nltk"
 DIACRITICS_RECIPE = "both texts: Moses punctuation normalised, Romanian diacritics removed, Moses tokenizer; {}"
 # With comma or, as old encodings have it, with cedilla; letters of other languages keep their marks.
 _ROMANIAN = str.maketrans("ŞşŢţȘșȚțĂăÂâÎî", "SsTtSsTtAaAaIi")

@@ -119,7 +119,7 @@ def test_recipes_name_the_variants():
     assert "diacritics removed" in recipes["bleu_no_diacritics"]
     assert "tok:none|smooth:none" in recipes["bleu_no_diacritics"]
     assert "Porter stemmer" in recipes["rougeL"]
-    assert "sentences are lines" in recipes["rougeLsum"]
+    assert "sentences are lines, not split by nltk" in recipes["rougeLsum"]
     assert "num_beams 3" in recipes["generation"]
     assert isinstance(bleu(), CorpusScore)
 
