@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 import yaml
+from small_benchmarks import SMALL
 from small_files import write_reviews
 
 from peft_lightning.cli import main
 from peft_lightning.runs import RunDirectory
-from peft_lightning.storage.generations import manifest_path
+from peft_lightning.storage.generations import manifest_path, previous_path
 from peft_lightning.testing import save_tiny_backbone
 
 
@@ -206,7 +207,8 @@ def test_a_damaged_checkpoint_is_named_before_anything_is_computed(refused, fit,
     run = RunDirectory(fit(tmp_path / "run", epochs=1))
     run.best_checkpoint.write_bytes(run.best_checkpoint.read_bytes()[:700])
     assert f"Checkpoint {run.best_checkpoint} cannot be read" in refused(["test", run.path])
-    run.last_checkpoint.write_bytes(b"")
+    for generation in (run.last_checkpoint, previous_path(run.last_checkpoint)):
+        generation.write_bytes(b"")
     run.update_result({"status": "failed"})
     with pytest.raises(SystemExit) as stop:
         fit(run.path, epochs=1)
@@ -373,3 +375,13 @@ def test_a_column_of_texts_that_is_not_there(refused, fit, tmp_path):
     source.write_text("body\na film\n", encoding="utf-8")
     sentence = refused(["predict", run, "--input", source, "--output", tmp_path / "o.jsonl"])
     assert "no column 'text'; its columns are body; choose one with --text_column" in sentence
+
+
+@pytest.mark.parametrize(("name", "data"), [("copa", "COPA"), ("super_glue-wic", "SuperGLUE")])
+def test_examples_that_are_no_texts_alone_are_neither_read_nor_recommended(name, data, refused, fit, tmp_path, capsys):
+    small = SMALL[name]
+    run = fit(tmp_path / "run", f"--data.source={small.write(tmp_path)}", *small.options, data=data, epochs=1)
+    assert "--input" not in capsys.readouterr().out
+    (tmp_path / "t.txt").write_text("a film\n", encoding="utf-8")
+    sentence = refused(["predict", run, "--input", tmp_path / "t.txt", "--output", tmp_path / "o.jsonl"])
+    assert f"trained on {data}, whose examples are no single texts" in sentence

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def predict_file(
         raise UserError(f"{target} exists; choose another --output or add --overwrite.")
     run.trained_checkpoint()
     config = run.read_config()
-    columns = _trained_columns(config["data"])
+    columns = trained_columns(config["data"])
     if source.suffix.lower() == ".txt":
         if "text_pair" in columns:
             raise UserError(
@@ -86,19 +87,21 @@ def predict_file(
     return len(texts)
 
 
-def _trained_columns(data: dict[str, Any]) -> dict[str, str]:
+def trained_columns(data: dict[str, Any]) -> dict[str, str]:
     """The text columns that the run's DataModule reads.
 
     Raises:
         UserError: It reads something else than texts, or pairs of them.
     """
     datamodule = named_class(data["class_path"])(**data.get("init_args", {}))
-    if not hasattr(datamodule, "text_columns"):
+    columns = getattr(datamodule, "text_columns", None)
+    # WiC's pairs come with a word.
+    if not isinstance(columns, Mapping) or columns.keys() - {"text", "text_pair"}:
         raise UserError(
             f"The run was trained on {type(datamodule).__name__}, whose examples are no single texts; give files of "
             "that format as predict RUN --data.source DIRECTORY."
         )
-    return dict(datamodule.text_columns)
+    return dict(columns)
 
 
 def _read(source: Path, columns: dict[str, str]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from peft_lightning.data.held_out import HeldOut
 from peft_lightning.errors import UserError
 from peft_lightning.runs.classes import named_class
 from peft_lightning.runs.directory import RunDirectory
+from peft_lightning.runs.predict_file import trained_columns
 
 
 def print_summary(run: RunDirectory) -> None:
@@ -36,7 +37,8 @@ def print_summary(run: RunDirectory) -> None:
             print(f"  peft-lightning predict {path}")
         elif not any(name.startswith("test/") for name in result.get("metrics", {})):
             print(f"  peft-lightning test {path}")
-        print(f"  peft-lightning predict {path} --input texts.txt --output predictions.jsonl")
+        if _reads_texts(run):
+            print(f"  peft-lightning predict {path} --input texts.txt --output predictions.jsonl")
         print(f'  python -c "from peft_lightning import load_run; print(load_run({str(run.path)!r}))"')
     print(f"  tensorboard --logdir {path}")
 
@@ -49,6 +51,14 @@ def _can_be_tested(run: RunDirectory) -> bool:
     except UserError:  # of a user's own, which is not here
         return True
     return not issubclass(kind, HeldOut) or data.get("init_args", {}).get("validation_size") is not None
+
+
+def _reads_texts(run: RunDirectory) -> bool:
+    try:
+        trained_columns(run.read_config()["data"])
+    except UserError:
+        return False
+    return True
 
 
 def result_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

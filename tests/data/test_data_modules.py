@@ -83,10 +83,10 @@ def test_a_directory_keeps_its_splits_and_lacks_what_it_lacks(tokens, tmp_path):
 
 def test_labels_are_found_in_the_order_of_numbers_then_words(tokens, tmp_path):
     path = tmp_path / "r.jsonl"
-    rows = [{"text": "a film", "label": label} for label in (10, 2, "no", -1) for _ in range(10)]
+    rows = [{"text": "a film", "label": label} for label in (10, 2, "no", -2) for _ in range(10)]
     path.write_text("".join(json.dumps({**row, "label": str(row["label"])}) + "\n" for row in rows), encoding="utf-8")
     data = TextClassification(source=str(path), **tokens)
-    assert data.labels == ["-1", "2", "10", "no"]
+    assert data.labels == ["-2", "2", "10", "no"]
     assert set(data.table("train")["label"][:]) == {0, 1, 2, 3}
 
 
