@@ -58,7 +58,7 @@ def take_results(run):
     paths = [
         path
         for path in run.path.iterdir()
-        if "predictions" in path.name or path.name in ("null_odds.json", "STS-B.tsv")
+        if "predictions" in path.name or path.name == "null_odds.json" or path.suffix == ".tsv"
     ]
     files = {path.name: path.read_text(encoding="utf-8") for path in paths}
     for path in paths:
@@ -78,6 +78,8 @@ def essence(name, text):
     if name.endswith(".jsonl"):
         rows = [json.loads(line) for line in text.splitlines()]
         return [{key: value for key, value in row.items() if key in kept} for row in rows]
+    if name.endswith(".tsv"):
+        return [line.split("\t")[0] for line in text.splitlines()]
     return text if name.endswith(".conll") else list(json.loads(text))
 
 
