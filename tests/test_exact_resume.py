@@ -171,7 +171,14 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments
     assert_bit_equal(run, straight(*WINDOWS))
 
 
-@pytest.mark.parametrize("steps", [4, 6, 8], ids=["with a validation", "at the end of an epoch", "in the next epoch"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(4, id="with a validation"),
+        pytest.param(6, id="at the end of an epoch", marks=pytest.mark.long),
+        pytest.param(8, id="in the next epoch", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_is_stopped_behind_its_last_step_does_what_is_left(steps, arguments, straight, tmp_path):
     options = ("--model=stopped_fit.EpochLogging", *WINDOWS, f"--trainer.max_steps={steps}")
     options = (*options, "--trainer.check_val_every_n_epoch=null")
@@ -220,7 +227,7 @@ def test_a_time_limit_changes_nothing(arguments, straight, tmp_path, monkeypatch
     assert_bit_equal(run, straight(*WINDOWS))
 
 
-@pytest.mark.parametrize("moment", ["last batch of an epoch", "end of an epoch"])
+@pytest.mark.parametrize("moment", [pytest.param("last batch of an epoch", marks=pytest.mark.long), "end of an epoch"])
 def test_a_method_that_plans_over_all_steps_plans_the_same_again(moment, arguments, straight, tmp_path):
     run, options = RunDirectory(tmp_path / "run"), (*WINDOWS, "--model=AdaLoRA")
     stopped_and_gone_on(arguments, MOMENTS[moment], run.path, *options)
