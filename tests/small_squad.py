@@ -27,7 +27,8 @@ def write_squad(directory, version="1.1", train=24, dev=9):
         articles = []
         for number in range(count):
             words = draw.choices(WORDS, k=(6, 20, 50)[number % 3])
-            first = draw.randrange(len(words) - 2)
+            # The evaluators disagree about a gold answer of articles alone, of which they leave nothing.
+            first = draw.choice([place for place in range(len(words) - 2) if words[place] not in ("a", "an", "the")])
             start = len(" ".join([*words[:first], ""]))
             gold = [(" ".join(words[first : first + 2]), start), (words[first], start)]
             answers = [] if version == "2.0" and number % 3 == 0 else gold
