@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from peft_lightning.errors import UserError
 from peft_lightning.runs import RunDirectory
-from peft_lightning.runs.directory import comparable
+from peft_lightning.runs.directory import differences
 from peft_lightning.runs.removal_table import RemovalRow, mean_rows, read_record, read_rows, removal_path, write_rows
 from peft_lightning.storage.generations import read_manifest
 
@@ -31,23 +31,24 @@ def ablate(arguments: list[str], evaluate: Evaluate) -> None:
     if len(options.runs) > 1 and options.output is None:
         raise UserError("Several runs are averaged; give --output DIRECTORY for their mean.")
     _check_runs(options.runs)
-    tables = [_evaluated(path, options, others, evaluate) for path in options.runs]
+    tables = [removal_path(Path(path), options.split, options.layer_norms) for path in options.runs]
+    made = [_evaluated(*run, options, others, evaluate) for run in zip(options.runs, tables, strict=True)]
     if getattr(rank_zero_only, "rank", 0):
         return  # another process has written the tables, and goes on with them
     if options.output is not None:
-        tables = [_mean(tables, options)]
-    rows = read_rows(tables[0])
+        tables, made = [_mean(tables, options)], [False]
+    table, rows = tables[0], read_rows(tables[0])
     # Imported here because plots take a second to load.
-    from peft_lightning.runs.removal_heatmap import log_heatmaps, write_heatmaps
+    from peft_lightning.runs.removal_heatmap import draw_heatmaps, heatmap_files
 
     run = RunDirectory(options.runs[0])
     known = [row.metric for row in rows if row.metric != "loss"]
     metrics = options.metric or ["accuracy" if "accuracy" in known else run.read_result().get("monitor", known[0])]
-    method = run.read_config()["model"]["class_path"].rpartition(".")[2]
-    drawn = tables[0], rows, metrics, options.change, f"{method}, {options.split} split"
-    files = write_heatmaps(*drawn, limits=options.limits)
-    log_heatmaps(tables[0].parent / "tensorboard", *drawn)
-    print("\n".join([_in_words(rows, metric) for metric in metrics] + ["", *map(str, [tables[0], *files])]))
+    if not made[0]:  # by an evaluation, which draws its heatmap itself
+        method = run.read_config()["model"]["class_path"].rpartition(".")[2]
+        draw_heatmaps(table, rows, metrics, options.change, f"{method}, {options.split} split", options.limits)
+    files = heatmap_files(table, rows, metrics, options.change)
+    print("\n".join([_in_words(rows, metric) for metric in metrics] + ["", *map(str, [table, *files])]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,21 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluated(path: str, options: argparse.Namespace, others: Sequence[str], evaluate: Evaluate) -> Path:
-    """The table of one run, which is made if it is not there."""
-    run = RunDirectory.existing(path)
-    table = removal_path(run.path, options.split, options.layer_norms)
+def _evaluated(path: str, table: Path, options: argparse.Namespace, others: Sequence[str], evaluate: Evaluate) -> bool:
+    """Makes the table of one run if it is not there; says whether it was made."""
     if table.exists() and not options.overwrite:
         if others:
             raise UserError(f"{table} exists, and options are given to evaluate with; give --overwrite too.")
         _check_metrics(table, options.metric)
-        _check_record(table, run)
-        return table
+        _check_record(table, RunDirectory(path))
+        return False
     before = table.stat().st_mtime_ns if table.exists() else None
     given = {
         "metrics": f"[{','.join(options.metric)}]" if options.metric else "null",
         "layer_norms": str(options.layer_norms).lower(),
         "change": options.change,
+        "limits": str(options.limits or "null"),
         "max_rows": options.max_rows,
         "overwrite": str(options.overwrite).lower(),
     }
@@ -104,7 +104,7 @@ def _evaluated(path: str, options: argparse.Namespace, others: Sequence[str], ev
         raise UserError(
             f"Nothing was evaluated, so that there is no table of {path}; let the options leave some batches."
         )
-    return table
+    return True
 
 
 def _check_runs(paths: Sequence[str]) -> None:
@@ -112,14 +112,15 @@ def _check_runs(paths: Sequence[str]) -> None:
     runs = [RunDirectory.existing(path) for path in paths]
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise UserError("A run is given twice; give each once.")
-    first, *others = [comparable(run.read_config()) for run in runs]
-    for path, other in zip(paths[1:], others, strict=True):
-        for key in sorted(first.keys() | other.keys() - {"seed_everything"}):
-            if key != "seed_everything" and first.get(key) != other.get(key):
-                raise UserError(
-                    f"{paths[0]} and {path} cannot be averaged: {key} is {first.get(key)!r} in one and "
-                    f"{other.get(key)!r} in the other; give runs that differ in their seeds only."
-                )
+    first, *others = runs
+    for other in others:
+        different = differences(first.read_config(), other.read_config())
+        different.pop("seed_everything", None)
+        for key, (one, two) in different.items():
+            raise UserError(
+                f"{first.path} and {other.path} cannot be averaged: {key} is {one!r} in one and {two!r} in the other; "
+                "give runs that differ in their seeds only."
+            )
 
 
 def _check_record(table: Path, run: RunDirectory) -> None:

@@ -39,7 +39,7 @@ from peft_lightning.methods import AdaptationMethod, read_checkpoint
 from peft_lightning.out_of_memory import check_halving, out_of_memory, use_halves
 from peft_lightning.processes import end_launched
 from peft_lightning.runs import RunDirectory, default_run_directory, print_summary
-from peft_lightning.runs.directory import comparable
+from peft_lightning.runs.directory import differences
 from peft_lightning.storage import generations
 
 log = logging.getLogger(__name__)
@@ -207,9 +207,8 @@ class CLI(LightningCLI):
             return True
         if not self.run.config.is_file() or self.config[self.subcommand].ckpt_path not in (None, "best"):
             return False
-        before, now = comparable(self.run.read_config()), comparable(self.options)
         counted = ("data.", "model.", "trainer.limit_", "trainer.fast_dev_run")
-        return all(before.get(key) == now.get(key) for key in before.keys() | now.keys() if key.startswith(counted))
+        return not any(key.startswith(counted) for key in differences(self.run.read_config(), self.options))
 
     def _checkpoints(self) -> list[Any]:
         task = self.datamodule.task_description

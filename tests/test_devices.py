@@ -94,7 +94,8 @@ def test_two_processes_train_evaluate_and_predict_every_example_once(tiny, tmp_p
         alone[kind] = take_results(runs[kind])
     on_two = [commands["classification"], ["predict", str(runs["classification"].path), *QUIET]]
     on_two += [[verb, str(runs[kind].path), *QUIET] for kind in alone for verb in ("validate", "predict")]
-    (tmp_path / "commands.json").write_text(json.dumps(on_two), encoding="utf-8")
+    starts = [{"command": command} for command in on_two]
+    (tmp_path / "commands.json").write_text(json.dumps(starts), encoding="utf-8")
     script = Path(__file__).with_name("several_commands.py")
     subprocess.run([sys.executable, str(script), str(tmp_path / "commands.json")], check=True, timeout=600)
     together = {kind: take_results(run) for kind, run in runs.items()}

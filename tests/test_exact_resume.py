@@ -152,7 +152,7 @@ def run_script(*arguments):
 
 def on_two_devices(directory, *starts):
     (directory / "starts.json").write_text(json.dumps(starts), encoding="utf-8")
-    assert run_script(SCRIPT.with_name("stopped_on_two.py"), directory / "starts.json") == 0
+    assert run_script(SCRIPT.with_name("several_commands.py"), directory / "starts.json") == 0
 
 
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_is_not(arguments, straight, tmp_path):
@@ -201,8 +201,14 @@ def test_a_killed_process_goes_on_in_another_with_other_workers(arguments, strai
 
 def test_two_processes_go_on(arguments, tmp_path):
     straight, run = RunDirectory(tmp_path / "straight"), RunDirectory(tmp_path / "run")
-    one, other = ({"fit": arguments(each.path, *WINDOWS, *SMALLER)} for each in (straight, run))
-    on_two_devices(tmp_path, one, other | {"stop": MOMENTS["inside a validation"]}, other)
+    one, other = ({"command": arguments(each.path, *WINDOWS, *SMALLER)} for each in (straight, run))
+    on_two_devices(
+        tmp_path,
+        one,
+        other | {"stop": MOMENTS["inside a validation"]},
+        other | {"terminate": ("on_train_batch_end", 2)},
+        other,
+    )
     assert_bit_equal(run, straight)
 
 
@@ -322,7 +328,7 @@ def test_two_processes_that_are_killed_go_on_in_two_others(kind, arguments, tmp_
     for moment, run in zip(moments, runs, strict=True):
         command = arguments(run.path, *options, *TWO_DEVICES)
         assert run_script(SCRIPT, *MOMENTS_OF_TWO[moment], "saving", *command) == -9
-    on_two_devices(tmp_path, *({"fit": arguments(run.path, *options)} for run in (straight, *runs)))
+    on_two_devices(tmp_path, *({"command": arguments(run.path, *options)} for run in (straight, *runs)))
     for run in runs:
         assert_bit_equal(run, straight)
 
@@ -331,7 +337,7 @@ def test_two_processes_that_are_killed_go_on_in_two_others(kind, arguments, tmp_
 @pytest.mark.parametrize("kind", KINDS_OF_TWO)
 def test_two_processes_go_on_from_a_checkpoint_of_any_moment(kind, arguments, tmp_path):
     straight, watched, *runs = (RunDirectory(tmp_path / name) for name in ("straight", "watched", *MOMENTS_OF_TWO))
-    fits = {run: {"fit": arguments(run.path, *KINDS_OF_TWO[kind], *SMALLER)} for run in (straight, watched, *runs)}
+    fits = {run: {"command": arguments(run.path, *KINDS_OF_TWO[kind], *SMALLER)} for run in (straight, watched, *runs)}
     copying = {"copies": str(tmp_path), "moments": MOMENTS_OF_TWO}
     on_two_devices(tmp_path, fits[straight], fits[watched] | copying)
     on_two_devices(tmp_path, *(fits[run] for run in runs))

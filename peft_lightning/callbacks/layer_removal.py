@@ -44,6 +44,7 @@ class LayerRemoval(Callback):
             the one that chooses the best checkpoint.
         layer_norms: Whether LayerNorms that were trained beside the method are removed in the span too.
         change: Whether the heatmap shows `relative` changes, `(value - intact) / |intact|`, or `absolute` ones.
+        limits: The lowest and the highest value of the colour bar; by default those of the changes, and 0.
         max_rows: The most rows (examples times states) that go through a layer at once; less takes less memory.
         overwrite: Whether files of an earlier evaluation are replaced.
 
@@ -56,6 +57,7 @@ class LayerRemoval(Callback):
         metrics: Sequence[str] | None = None,
         layer_norms: bool = False,
         change: Change = "relative",
+        limits: tuple[float, float] | None = None,
         max_rows: int = 256,
         overwrite: bool = False,
     ):
@@ -65,6 +67,7 @@ class LayerRemoval(Callback):
         self.metrics = metrics
         self.layer_norms = layer_norms
         self.change = change
+        self.limits = limits
         self.max_rows = max_rows
         self.overwrite = overwrite
         self._removal: SpanRemoval | None = None
@@ -162,15 +165,14 @@ class LayerRemoval(Callback):
         if not trainer.is_global_zero:
             return
         # Imported here because plots take a second to load.
-        from peft_lightning.runs.removal_heatmap import log_heatmaps, write_heatmaps
+        from peft_lightning.runs.removal_heatmap import draw_heatmaps
 
         rows, table = rows_of(intact, dict(zip(spans, removed, strict=True))), self._table(trainer)
         record_path(table).unlink(missing_ok=True)
         write_rows(table, rows)
         write_json(record_path(table), _record(trainer))
-        drawn, name = self._drawn(method), f"{type(method).__name__}, {_split(trainer)} split"
-        write_heatmaps(table, rows, drawn, self.change, name)
-        log_heatmaps(Path(trainer.default_root_dir) / "tensorboard", table, rows, drawn, self.change, name)
+        title = f"{type(method).__name__}, {_split(trainer)} split"
+        draw_heatmaps(table, rows, self._drawn(method), self.change, title, self.limits)
 
     def _table(self, trainer: Trainer) -> Path:
         return removal_path(Path(trainer.default_root_dir), _split(trainer), self.layer_norms)

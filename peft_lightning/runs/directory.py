@@ -199,15 +199,10 @@ class RunDirectory:
         """
         if not self.config.is_file():
             return
-        before, now = comparable(self.read_config()), comparable(config)
-        different = [
-            f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key)
-        ]
-        if different:
+        if different := differences(self.read_config(), config):
+            listed = "; ".join(f"{key} was {before!r} and is {now!r}" for key, (before, now) in different.items())
             raise UserError(
-                f"Run directory {self.path} holds a run with another configuration: {'; '.join(different)}. "
+                f"Run directory {self.path} holds a run with another configuration: {listed}. "
                 "Choose another --run_dir, or give the earlier options to go on with that run."
             )
 
@@ -216,6 +211,13 @@ def comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options that make a run what it is, as dotted key -> plain value."""
     flat = _flatten(json.loads(json.dumps(config, default=str)))
     return {key: value for key, value in flat.items() if not key.startswith(FREE_OPTIONS)}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The comparable options in which two configurations differ, in order, with both values."""
+    first, second = comparable(one), comparable(other)
+    pairs = {key: (first.get(key), second.get(key)) for key in sorted(first.keys() | second.keys())}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def default_run_directory(config: Mapping[str, Any]) -> Path:

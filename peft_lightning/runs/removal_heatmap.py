@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -36,25 +35,23 @@ def heatmap_grid(rows: Sequence[RemovalRow], metric: str, change: Change) -> np.
     return grid
 
 
-def heatmap_name(rows: Sequence[RemovalRow], metric: str, change: Change) -> tuple[str, Change]:
-    """How the file of a heatmap ends, and what it shows: absolute changes where relative ones are not defined."""
-    if change == "relative" and any(math.isnan(row.relative_change) for row in rows if row.metric == metric):
-        log.warning(
-            f"{metric} is 0 for the intact model, so that no change is relative to it: absolute ones are drawn."
-        )
-        change = "absolute"
-    return (metric if change == "relative" else f"{metric}_absolute"), change
+def heatmap_files(table: Path, rows: Sequence[RemovalRow], metrics: Sequence[str], change: Change) -> list[Path]:
+    """The files of `draw_heatmaps`: PNG and PDF of each metric, beside the table."""
+    stems = [_stem(table, metric, _shown(rows, metric, change)) for metric in metrics]
+    return [stem.with_name(f"{stem.name}.{kind}") for stem in stems for kind in ("png", "pdf")]
 
 
-def write_heatmaps(
+def draw_heatmaps(
     table: Path,
     rows: Sequence[RemovalRow],
     metrics: Sequence[str],
     change: Change,
     title: str,
     limits: Limits | None = None,
-) -> list[Path]:
-    """Writes a heatmap of each metric as PNG and PDF beside the table.
+) -> None:
+    """Draws a heatmap of each metric, as PNG and PDF beside the table and as an image in TensorBoard.
+
+    Where the intact model has 0 no change is relative to it, and absolute ones are drawn.
 
     Args:
         table: The file of the table.
@@ -63,36 +60,27 @@ def write_heatmaps(
         change: Whether relative changes are shown, in percent, or absolute ones.
         title: The first line of the title.
         limits: The lowest and the highest value of the colour bar; by default those of the changes, and 0.
-
-    Returns:
-        The files.
     """
-    files: list[Path] = []
-    for metric in metrics:
-        name, shown = heatmap_name(rows, metric, change)
-        with _drawn(rows, metric, shown, title, limits) as figure:
-            files += save_figure(figure, table.with_name(f"{table.stem}_{name}"))
-    return files
-
-
-def log_heatmaps(
-    directory: Path, table: Path, rows: Sequence[RemovalRow], metrics: Sequence[str], change: Change, title: str
-) -> None:
-    """Puts the same heatmaps into the TensorBoard log of a directory."""
-    with SummaryWriter(str(directory)) as writer:
+    with SummaryWriter(str(table.parent / "tensorboard")) as writer:
         for metric in metrics:
-            name, shown = heatmap_name(rows, metric, change)
-            with _drawn(rows, metric, shown, title) as figure:
-                writer.add_figure(f"{table.stem}/{name}", figure, close=False)
+            shown = _shown(rows, metric, change)
+            if shown != change:
+                log.warning(
+                    f"{metric} is 0 for the intact model: absolute changes are drawn, as none is relative to 0."
+                )
+            figure = _draw(heatmap_grid(rows, metric, shown), rows, metric, shown, title, limits)
+            stem = _stem(table, metric, shown)
+            save_figure(figure, stem)
+            writer.add_figure(f"{table.stem}/{stem.name.removeprefix(f'{table.stem}_')}", figure)
 
 
-@contextmanager
-def _drawn(
-    rows: Sequence[RemovalRow], metric: str, change: Change, title: str, limits: Limits | None = None
-) -> Iterator[Figure]:
-    figure = _draw(heatmap_grid(rows, metric, change), rows, metric, change, title, limits)
-    yield figure
-    plt.close(figure)
+def _shown(rows: Sequence[RemovalRow], metric: str, change: Change) -> Change:
+    undefined = any(math.isnan(row.relative_change) for row in rows if row.metric == metric)
+    return "absolute" if undefined else change
+
+
+def _stem(table: Path, metric: str, shown: Change) -> Path:
+    return table.with_name(f"{table.stem}_{metric}{'_absolute' if shown == 'absolute' else ''}")
 
 
 def _draw(

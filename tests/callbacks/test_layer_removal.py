@@ -177,7 +177,10 @@ def test_a_metric_of_zero_has_no_relative_change_and_its_absolute_one_is_drawn(t
     assert math.isnan(rows[1].relative_change)
     removal_table.write_rows(tmp_path / "table.csv", rows)
     assert repr(removal_table.read_rows(tmp_path / "table.csv")) == repr(rows)
-    files = removal_heatmap.write_heatmaps(tmp_path / "table.csv", rows, ["matthews"], "relative", "")
+    drawn = tmp_path / "table.csv", rows, ["matthews"], "relative"
+    removal_heatmap.draw_heatmaps(*drawn, "")
+    files = removal_heatmap.heatmap_files(*drawn)
+    assert all(path.is_file() for path in files)
     assert [path.name for path in files] == ["table_matthews_absolute.png", "table_matthews_absolute.pdf"]
     assert "matthews is 0 for the intact model" in caplog.text
 
@@ -197,7 +200,7 @@ def test_the_heatmap_has_the_form_of_the_paper(layers, numbers, tmp_path, monkey
     }
     rows, drawn = removal_table.rows_of({"accuracy": 0.8}, spans), []
     monkeypatch.setattr(removal_heatmap, "save_figure", lambda figure, stem: drawn.append(figure) or [])
-    removal_heatmap.write_heatmaps(tmp_path / "t.csv", rows, ["accuracy"], "relative", "LoRA", limits=(-50.0, 0.0))
+    removal_heatmap.draw_heatmaps(tmp_path / "t.csv", rows, ["accuracy"], "relative", "LoRA", limits=(-50.0, 0.0))
     axes, bar = drawn[0].axes
     image, grid = axes.images[0], axes.images[0].get_array()
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("last removed layer", "first removed layer")
@@ -260,7 +263,7 @@ def test_a_table_of_other_weights_or_fewer_rows_is_not_taken_for_that_of_the_run
     assert "other weights, data or limits" in refused(["ablate", run])
     assert ablate(run, "--overwrite") != one_batch
     assert "Nothing was evaluated" in refused(["ablate", run, "--overwrite", "--trainer.limit_val_batches=0", *QUIET])
-    main(["ablate", str(run)])
+    main(["ablate", str(run), "--limits", "-35", "0"])
     best = RunDirectory(run).best_checkpoint
     manifest = manifest_path(best).read_text()
     manifest_path(best).write_text(manifest.replace(manifest[12:20], "0" * 8))
