@@ -90,6 +90,15 @@ def test_a_metric_is_drawn_later_without_evaluating_again(fit, ablate, tmp_path)
     assert {"layer_removal/accuracy", "layer_removal/f1_absolute"} <= set(log.Tags()["images"])
 
 
+def test_a_heatmap_is_drawn_once_with_the_limits_that_are_given(fit, ablate, tmp_path, monkeypatch):
+    run, drawn = fit(tmp_path / "run", epochs=1), []
+    monkeypatch.setattr(removal_heatmap, "save_figure", lambda figure, stem: drawn.append(figure))
+    ablate(run, "--limits", "-35", "0")
+    main(["ablate", str(run), "--limits", "-20", "5"])
+    main(["ablate", str(run), "--output", str(tmp_path / "mean"), "--limits", "-10", "0"])
+    assert [figure.axes[0].images[0].get_clim() for figure in drawn] == [(-35, 0), (-20, 5), (-10, 0)]
+
+
 def test_layer_norms_go_too_if_asked_for(fit, ablate, tmp_path):
     run = fit(tmp_path / "run")
     with_norms, without = ablate(run), ablate(run, "--layer_norms", name="layer_removal_layer_norms.csv")
@@ -263,7 +272,7 @@ def test_a_table_of_other_weights_or_fewer_rows_is_not_taken_for_that_of_the_run
     assert "other weights, data or limits" in refused(["ablate", run])
     assert ablate(run, "--overwrite") != one_batch
     assert "Nothing was evaluated" in refused(["ablate", run, "--overwrite", "--trainer.limit_val_batches=0", *QUIET])
-    main(["ablate", str(run), "--limits", "-35", "0"])
+    main(["ablate", str(run)])
     best = RunDirectory(run).best_checkpoint
     manifest = manifest_path(best).read_text()
     manifest_path(best).write_text(manifest.replace(manifest[12:20], "0" * 8))
